@@ -1,0 +1,100 @@
+"""deepcompress: prune, share weights, entropy-code: any PyTorch model as one small, safe file, and the proof of its size.
+
+    import deepcompress as dc
+
+    pipeline = dc.Pipeline([
+        ("prune", dc.Prune("percentile", q=0.6)),
+        ("retrain", dc.Retrain(epochs=10, lr=1e-3)),
+        ("quantize", dc.KMeansQuantize(bits=5, init="kmeans++")),
+        ("encode", dc.HuffmanEncode()),
+    ])
+    result = pipeline.run(model, train=train_loader, evaluate=accuracy)
+    result.compressed.save("model.dcz")
+    dc.load("model.dcz").load_into(fresh_model)
+
+Names are handed on when they are first asked for: reading a file needs neither torch nor scikit-learn.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from deepcompress.errors import (
+    DeepCompressError,
+    FormatError,
+    MissingExtraError,
+    ModelError,
+    ParameterError,
+    PipelineError,
+    StorageError,
+    TrainingError,
+    UnsupportedError,
+    VersionError,
+)
+from deepcompress.version import __version__
+
+if TYPE_CHECKING:
+    from deepcompress.layers.masking import apply_masks, hold_masks
+    from deepcompress.pipeline.pipeline import Pipeline, Result
+    from deepcompress.pipeline.stages import Finetune, GradualPrune, HuffmanEncode, KMeansQuantize, Prune, Retrain
+    from deepcompress.report.report import Report
+    from deepcompress.tensors.codebook import Codebook
+    from deepcompress.tensors.model import CompressedModel, load, open
+
+_HOMES = {
+    "CompressedModel": "tensors.model",
+    "load": "tensors.model",
+    "open": "tensors.model",
+    "Codebook": "tensors.codebook",
+    "apply_masks": "layers.masking",
+    "hold_masks": "layers.masking",
+    "Pipeline": "pipeline.pipeline",
+    "Result": "pipeline.pipeline",
+    "Finetune": "pipeline.stages",
+    "GradualPrune": "pipeline.stages",
+    "HuffmanEncode": "pipeline.stages",
+    "KMeansQuantize": "pipeline.stages",
+    "Prune": "pipeline.stages",
+    "Retrain": "pipeline.stages",
+    "Report": "report.report",
+}
+
+__all__ = [
+    "Codebook",
+    "CompressedModel",
+    "DeepCompressError",
+    "Finetune",
+    "FormatError",
+    "GradualPrune",
+    "HuffmanEncode",
+    "KMeansQuantize",
+    "MissingExtraError",
+    "ModelError",
+    "ParameterError",
+    "Pipeline",
+    "PipelineError",
+    "Prune",
+    "Report",
+    "Result",
+    "Retrain",
+    "StorageError",
+    "TrainingError",
+    "UnsupportedError",
+    "VersionError",
+    "__version__",
+    "apply_masks",
+    "hold_masks",
+    "load",
+    "open",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'deepcompress' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"deepcompress.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Integers to bits and back: packing, Huffman codes, gaps between nonzeros. numpy and numba, never torch."""

@@ -1,0 +1,34 @@
+"""The floor that every code is measured against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcompress.errors import ParameterError
+
+
+def entropy(counts: NDArray[Any]) -> float:
+    """Bits per symbol that no code for independent symbols can beat on average.
+
+    Args:
+        counts: (alphabet,) how often each symbol occurs, at least 0.
+
+    Returns:
+        -sum(p log2 p) with p = counts / sum(counts), in bits; 0.0 where nothing is counted or one symbol has it all.
+
+    Raises:
+        ParameterError: a negative count.
+
+    Source: Shannon. A mathematical theory of communication. Bell System Technical Journal, 1948.
+    """
+    counts = np.asarray(counts)
+    if counts.size and counts.min() < 0:
+        raise ParameterError.of("counts", "entropy", "at least 0 everywhere", int(counts.min()))
+    used = counts[counts > 0].astype(np.float64)
+    if len(used) < 2:
+        return 0.0
+    shares = used / used.sum()
+    return float(-(shares * np.log2(shares)).sum())

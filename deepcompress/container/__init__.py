@@ -1,0 +1,1 @@
+"""Sections <-> one file. Knows bytes, not weights."""

@@ -1,0 +1,204 @@
+"""The directory: what tensors there are and where every byte of the file belongs.
+
+Sections carry no offsets. They lie back to back in the order of the records, so that they can neither overlap nor leave a gap;
+a section's place is the sum of the lengths before it.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcompress.coding.tables import BitReader, BitWriter, read_lengths, write_lengths
+from deepcompress.container import layout
+from deepcompress.container.block import pack_block, unpack_block
+from deepcompress.container.names import pack_names, unpack_names
+from deepcompress.container.records import SectionSize, TensorRecord, read_record
+from deepcompress.container.varint import Cursor, varint
+from deepcompress.errors import FormatError, VersionError
+
+Lengths = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class MetaSection:
+    """A section that belongs to no tensor. A reader must know an odd `kind`; an even one may be skipped."""
+
+    kind: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a section lies: bytes [start, stop) of the file."""
+
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Directory:
+    """All that is known of a file before a section is read.
+
+    `spans[i]` maps the kinds of record i's sections to their places, `meta_spans` those of the metadata; `parts` counts the
+    bytes of the directory's own parts, `padding` the zero bytes between sections.
+    """
+
+    records: tuple[TensorRecord, ...]
+    tables: tuple[Lengths, ...]
+    metadata: tuple[MetaSection, ...]
+    checksums: tuple[int, ...] = ()
+    version: tuple[int, int] = (layout.MAJOR, layout.MINOR)
+    parts: dict[str, int] = field(default_factory=dict)
+    spans: tuple[dict[str, Span], ...] = ()
+    meta_spans: dict[int, Span] = field(default_factory=dict)
+    padding: tuple[Span, ...] = ()
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of all tensors decoded, ties once."""
+        return sum(record.dense_bytes for record in self.records)
+
+
+def pack_directory(
+    records: Sequence[TensorRecord], tables: Sequence[Lengths], metadata: Sequence[MetaSection], checksums: Sequence[int]
+) -> tuple[bytes, dict[str, int]]:
+    """The directory's bytes, and how many of them each part takes."""
+    names = pack_block(pack_names(record.name for record in records))
+    rows = pack_block(b"".join(record.pack(i) for i, record in enumerate(records)))
+    parts = {
+        "counts": varint(len(records)),
+        "names": names,
+        "code lengths": _pack_tables(tables),
+        "records": rows,
+        "metadata": varint(len(metadata)) + b"".join(varint(meta.kind) + varint(meta.length) for meta in metadata),
+        "checksums": struct.pack(f"<{len(checksums)}I", *checksums),
+    }
+    return b"".join(parts.values()), {name: len(part) for name, part in parts.items()}
+
+
+def unpack_directory(data: bytes, payload: int, version: tuple[int, int]) -> Directory:
+    """Read and validate a whole directory, for a file whose sections take `payload` bytes from byte 8 on."""
+    cursor = Cursor(data, "directory")
+    ends = {}
+    count = cursor.varint()
+    ends["counts"] = cursor.offset
+    names = unpack_names(unpack_block(cursor), _checked_count(cursor, count))
+    ends["names"] = cursor.offset
+    tables = _unpack_tables(cursor)
+    ends["code lengths"] = cursor.offset
+    records = _unpack_records(unpack_block(cursor), names)
+    ends["records"] = cursor.offset
+    metadata = _unpack_metadata(cursor)
+    ends["metadata"] = cursor.offset
+    groups = -(-payload // layout.GROUP_BYTES)
+    checksums = struct.unpack(f"<{groups}I", cursor.take(4 * groups))
+    ends["checksums"] = cursor.offset
+    cursor.finish()
+    stops = list(ends.values())
+    parts = {name: stop - start for name, stop, start in zip(ends, stops, [0, *stops], strict=False)}
+    return place(Directory(tuple(records), tuple(tables), metadata, checksums, version, parts), payload)
+
+
+def place(directory: Directory, payload: int) -> Directory:
+    """Add the places of all sections, and check that they fill the payload exactly."""
+    spans: list[dict[str, Span]] = []
+    padding: list[Span] = []
+    offset = layout.HEAD.size
+    for record in directory.records:
+        mine: dict[str, Span] = {}
+        for section in record.sections():
+            start = section_start(offset, section)
+            if start != offset:
+                padding.append(Span(offset, start))
+            mine[section.kind] = Span(start, start + section.length)
+            offset = start + section.length
+        spans.append(mine)
+    meta_spans = {}
+    for meta in directory.metadata:
+        meta_spans[meta.kind] = Span(offset, offset + meta.length)
+        offset += meta.length
+    if offset != layout.HEAD.size + payload:
+        raise FormatError(f"directory: the sections take {offset - layout.HEAD.size} bytes, the file has {payload} for them")
+    return replace(directory, spans=tuple(spans), meta_spans=meta_spans, padding=tuple(padding))
+
+
+def section_start(offset: int, section: SectionSize) -> int:
+    """Where a section begins when the one before it ended at `offset`."""
+    return layout.aligned(offset, section.length) if section.raw else offset
+
+
+def directory_checksum(head: bytes, directory: bytes) -> int:
+    """CRC-32 over the head, the directory and the directory's length."""
+    return zlib.crc32(struct.pack("<I", len(directory)), zlib.crc32(directory, zlib.crc32(head)))
+
+
+def check_head(head: bytes) -> tuple[int, int]:
+    """The version (major, minor) of a file that begins with `head`, or an error that says what it is instead."""
+    if head[:4] != layout.MAGIC[: len(head)] or not head:
+        raise FormatError(f"not a .dcz file: it begins with {head[:4]!r}, not with {layout.MAGIC!r}")
+    if len(head) < layout.HEAD.size:
+        raise FormatError(f"truncated: the head of a .dcz file has {layout.HEAD.size} bytes, this file has {len(head)}")
+    _, major, minor, flags = layout.HEAD.unpack(head)
+    if major != layout.MAJOR:
+        raise VersionError(f"the file has format version {major}.{minor}, this reader knows {layout.MAJOR}.x")
+    if unknown := flags & ~layout.KNOWN_FLAGS:
+        raise VersionError(f"the file has flags {unknown:#06x}, a reader of format {layout.MAJOR}.{layout.MINOR} knows none of them")
+    return major, minor
+
+
+def _checked_count(cursor: Cursor, count: int) -> int:
+    """A name takes at least two bytes before coding, so the count is bounded before anything of its size is made."""
+    if count > 8 * cursor.left:
+        raise cursor.error(f"{count} tensors in a directory of {len(cursor.data)} bytes")
+    return count
+
+
+def _pack_tables(tables: Sequence[Lengths]) -> bytes:
+    bits = BitWriter()
+    for lengths in tables:
+        write_lengths(bits, lengths)
+    data = bits.getvalue()
+    return varint(len(tables)) + varint(len(data)) + data
+
+
+def _unpack_tables(cursor: Cursor) -> list[Lengths]:
+    count = cursor.varint()
+    data = cursor.take(cursor.varint())
+    if count > 8 * len(data):
+        raise cursor.error(f"{count} code-length tables in {len(data)} bytes")
+    bits = BitReader(data)
+    tables = [read_lengths(bits, layout.MAX_ALPHABET) for _ in range(count)]
+    bits.finish()
+    return tables
+
+
+def _unpack_records(data: bytes, names: list[str]) -> list[TensorRecord]:
+    cursor = Cursor(data, "records")
+    records: list[TensorRecord] = []
+    for name in names:
+        records.append(read_record(cursor, name, records))
+    cursor.finish()
+    return records
+
+
+def _unpack_metadata(cursor: Cursor) -> tuple[MetaSection, ...]:
+    cursor.place = "directory"
+    sections: list[MetaSection] = []
+    for _ in range(cursor.varint()):
+        kind = cursor.varint()
+        if kind % 2 and kind not in layout.KNOWN_META:
+            raise VersionError(f"the file has a critical section of kind {kind}, which this reader does not know")
+        if any(kind == section.kind for section in sections):
+            raise cursor.error(f"metadata of kind {kind} is there twice")
+        sections.append(MetaSection(kind, cursor.varint()))
+    return tuple(sections)

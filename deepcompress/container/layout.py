@@ -1,0 +1,116 @@
+"""Every number of the format, once. FORMAT.md says the same in words, with the reasons.
+
+    | head 8 | sections, back to back ............. | directory | trailer 8 |
+      magic    tensor by tensor: codebook, gaps,      names, tables, records,
+      version  values; then metadata                  metadata, checksums
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+
+MAGIC = b"\xdcDCZ"  # the first byte is no ASCII and no valid UTF-8 start of text: a mangled transfer shows at once
+MAJOR, MINOR = 1, 0
+KNOWN_FLAGS = 0  # bits of the head that a reader must know
+HEAD = struct.Struct("<4sBBH")  # magic, major, minor, flags
+TRAILER = struct.Struct("<II")  # directory length, CRC-32 over head, directory and directory length
+
+GROUP_BYTES = 65_536  # one CRC-32 covers so many bytes of the sections
+ALIGNMENT = 64  # of raw sections above RAW_ALIGNED bytes, so that they can be mapped
+RAW_ALIGNED = 4_096
+
+MAX_NAME_BYTES = 65_535
+MAX_DIMENSIONS = 64
+MAX_TENSOR_BYTES = 2**63 - 1
+MAX_ALPHABET = 65_537  # 16-bit indices and the zero symbol
+MAX_CENTROIDS = 65_536
+MAX_GAP_BITS = 16
+MAX_VARINT_BYTES = 9  # 63 bits
+
+# Flags of a tensor record.
+TIE = 0x80  # the tensor is an earlier one under a second name
+VALUE_MAP = 0x03  # 0 none, 1 codebook, 2 affine
+SPARSE = 0x04  # only the nonzeros are stored, and the gaps between them
+OTHER_TYPE = 0x08  # elements (codebook entries, scales) are stored in a narrower type, which follows
+KNOWN_RECORD_FLAGS = TIE | VALUE_MAP | SPARSE | OTHER_TYPE
+
+MAP_NONE, MAP_CODEBOOK, MAP_AFFINE = 0, 1, 2
+CODEC_RAW, CODEC_FIXED, CODEC_HUFFMAN = 0, 1, 2
+
+# Metadata sections: an odd kind is critical, a reader that does not know it must refuse the file.
+META_STRINGS, META_RECIPE, META_VERSIONS = 2, 4, 6
+KNOWN_META = frozenset({META_STRINGS, META_RECIPE, META_VERSIONS})
+
+
+@dataclass(frozen=True)
+class DType:
+    """An element type: its code in the file, torch's name for it, bytes per element, and the numpy type that carries it."""
+
+    code: int
+    name: str
+    itemsize: int
+    numpy: str  # little-endian; an unsigned integer where numpy has no such type
+
+    @property
+    def tagged(self) -> bool:
+        """Whether numpy lacks the type, so that its bits travel as unsigned integers."""
+        return self.numpy[1] == "u" and not self.name.startswith("uint")
+
+
+DTYPES = (
+    DType(0, "float32", 4, "<f4"),
+    DType(1, "float64", 8, "<f8"),
+    DType(2, "float16", 2, "<f2"),
+    DType(3, "bfloat16", 2, "<u2"),
+    DType(4, "int64", 8, "<i8"),
+    DType(5, "int32", 4, "<i4"),
+    DType(6, "int16", 2, "<i2"),
+    DType(7, "int8", 1, "|i1"),
+    DType(8, "uint8", 1, "|u1"),
+    DType(9, "uint16", 2, "<u2"),
+    DType(10, "uint32", 4, "<u4"),
+    DType(11, "uint64", 8, "<u8"),
+    DType(12, "bool", 1, "|b1"),
+    DType(13, "complex64", 8, "<c8"),
+    DType(14, "complex128", 16, "<c16"),
+    DType(15, "complex32", 4, "<u4"),
+    DType(16, "float8_e4m3fn", 1, "|u1"),
+    DType(17, "float8_e5m2", 1, "|u1"),
+    DType(18, "float8_e4m3fnuz", 1, "|u1"),
+    DType(19, "float8_e5m2fnuz", 1, "|u1"),
+    DType(20, "float8_e8m0fnu", 1, "|u1"),
+    DType(21, "float4_e2m1fn_x2", 1, "|u1"),
+)
+DTYPE_OF_CODE = {dtype.code: dtype for dtype in DTYPES}
+DTYPE_OF_NAME = {dtype.name: dtype for dtype in DTYPES}
+
+# Types in which the elements of a tensor may be stored: itself, or one whose every value it holds exactly.
+NARROWER = {
+    "float32": ("float16", "bfloat16"),
+    "float64": ("float16", "bfloat16", "float32"),
+}
+
+
+def check_name(name: str) -> str | None:
+    """What is wrong with a tensor's name, or None."""
+    if not name:
+        return "is empty"
+    if "\0" in name:
+        return "holds a NUL"
+    if ".." in name:
+        return "holds '..'"
+    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        return f"is longer than {MAX_NAME_BYTES} bytes"
+    return None
+
+
+def numel(shape: tuple[int, ...]) -> int:
+    """Elements of a shape; 1 for a 0-d tensor."""
+    return math.prod(shape)
+
+
+def aligned(offset: int, raw_bytes: int) -> int:
+    """Where a raw section of `raw_bytes` bytes begins when the last one ended at `offset`."""
+    return -(-offset // ALIGNMENT) * ALIGNMENT if raw_bytes > RAW_ALIGNED else offset

@@ -1,0 +1,80 @@
+"""Tensor names, front-coded: how much of the last name is kept, then a tail, which is new or one that came before.
+
+    conv1.weight             keep  0, new tail "conv1.weight"
+    bn1.weight               keep  0, new tail "bn1.weight"
+    bn1.bias                 keep  4, new tail "bias"
+    layer1.0.conv1.weight    keep  0, new tail "layer1.0.conv1.weight"
+    layer1.0.bn1.weight      keep  9, tail 1 again
+    layer1.0.bn1.bias        keep 13, tail 2 again
+
+The tails of a network repeat, so a name costs about two small numbers, and the block coder halves those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from deepcompress.container.layout import check_name
+from deepcompress.container.varint import Cursor, varint
+
+
+def pack_names(names: Iterable[str]) -> bytes:
+    """Names in order; unique, and each valid (see `check_name`)."""
+    out = bytearray()
+    tails: dict[bytes, int] = {}
+    last = b""
+    for name in names:
+        current = name.encode()
+        keep = _common_prefix(last, current)
+        tail = current[keep:]
+        out += varint(keep)
+        if tail in tails:
+            out += varint(tails[tail])
+        else:
+            tails[tail] = len(tails) + 1
+            out += varint(0) + varint(len(tail)) + tail
+        last = current
+    return bytes(out)
+
+
+def _common_prefix(first: bytes, second: bytes) -> int:
+    """How many leading bytes are the same."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def unpack_names(data: bytes, count: int) -> list[str]:
+    """The names back. Raises FormatError for a broken list, an invalid name or a name given twice."""
+    cursor = Cursor(data, "names")
+    tails: list[bytes] = []
+    names: dict[str, None] = {}
+    last = b""
+    for _ in range(count):
+        last = _next_name(cursor, last, tails)
+        name = _decode(cursor, last)
+        if name in names:
+            raise cursor.error(f"{name!r} is there twice")
+        names[name] = None
+    cursor.finish()
+    return list(names)
+
+
+def _next_name(cursor: Cursor, last: bytes, tails: list[bytes]) -> bytes:
+    keep, which = cursor.varint(), cursor.varint()
+    if keep > len(last):
+        raise cursor.error(f"{keep} bytes of the last name are kept, it has {len(last)}")
+    if which > len(tails):
+        raise cursor.error(f"tail {which} of {len(tails)}")
+    if which == 0:
+        tails.append(cursor.take(cursor.varint()))
+    return last[:keep] + tails[which - 1]
+
+
+def _decode(cursor: Cursor, raw: bytes) -> str:
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError as error:
+        raise cursor.error(f"a name is not UTF-8: {error.reason}") from None
+    if problem := check_name(name):
+        raise cursor.error(f"the name {name[:80]!r} {problem}")
+    return name

@@ -1,0 +1,215 @@
+"""The record of one tensor: what it is, how it is stored, and how many bytes each of its sections takes.
+
+A record is all that a reader needs in order to know where every section lies and how much memory the tensor will want, before
+it reads or allocates anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from deepcompress.container import layout
+from deepcompress.container.layout import DTYPE_OF_CODE, DTYPE_OF_NAME, NARROWER
+from deepcompress.container.varint import Cursor, varint
+from deepcompress.errors import FormatError
+
+
+@dataclass(frozen=True)
+class StreamRecord:
+    """A run of symbols in a section: codec id, bytes, chunk and lane geometry (one byte), the codec's own parameters.
+
+    The raw codec (0) has neither geometry nor parameters, and its length follows from the shape.
+    """
+
+    codec: int
+    length: int
+    geometry: int = 0
+    parameters: bytes = b""
+
+    def pack(self) -> bytes:
+        if self.codec == layout.CODEC_RAW:
+            return varint(layout.CODEC_RAW)
+        head = varint(self.codec) + varint(self.length) + bytes([self.geometry])
+        return head + varint(len(self.parameters)) + self.parameters
+
+    @classmethod
+    def unpack(cls, cursor: Cursor, raw_length: int | None) -> StreamRecord:
+        """Read a stream record; `raw_length` is the length that a raw stream has here, None where raw cannot be."""
+        codec = cursor.varint()
+        if codec != layout.CODEC_RAW:
+            length = cursor.varint()
+            geometry = cursor.byte()
+            return cls(codec, length, geometry, cursor.take(cursor.varint()))
+        if raw_length is None:
+            raise cursor.error("a stream of symbols cannot be raw")
+        return cls(codec, raw_length)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Where the nonzeros of a tensor are: their number, and a stream of gaps of `gap_bits` bits before coding."""
+
+    nonzeros: int
+    gap_bits: int
+    gap_count: int
+    stream: StreamRecord
+
+
+@dataclass(frozen=True)
+class SectionSize:
+    """One section of a tensor: "codebook" | "affine" | "gaps" | "values", its bytes, and whether it is raw elements."""
+
+    kind: str
+    length: int
+    raw: bool
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """One tensor in the directory.
+
+    `stored` is the type in which elements lie in the file (values, centroids or scales); `size` is the number of centroids
+    of a codebook, or of channels of an affine map; `axis` is 0 for one scale per tensor, else 1 + the channel's dimension;
+    `tie` is the position of the earlier record that holds the same tensor.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    stored: str
+    value_map: int = layout.MAP_NONE
+    size: int = 0
+    axis: int = 0
+    sparse: Sparse | None = None
+    values: StreamRecord | None = None
+    tie: int | None = None
+
+    @property
+    def numel(self) -> int:
+        return layout.numel(self.shape)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of the dense tensor; a tie takes none of its own."""
+        return 0 if self.tie is not None else self.numel * DTYPE_OF_NAME[self.dtype].itemsize
+
+    @property
+    def value_count(self) -> int:
+        """How many values or symbols are stored: all, or the nonzeros."""
+        return self.numel if self.sparse is None else self.sparse.nonzeros
+
+    def sections(self) -> Iterator[SectionSize]:
+        """The tensor's sections, in file order."""
+        if self.values is None:
+            return
+        if self.value_map == layout.MAP_CODEBOOK:
+            yield SectionSize("codebook", self.size * DTYPE_OF_NAME[self.stored].itemsize, raw=True)
+        elif self.value_map == layout.MAP_AFFINE:
+            yield SectionSize("affine", self.size * (DTYPE_OF_NAME[self.stored].itemsize + 4), raw=True)
+        if self.sparse is not None:
+            yield SectionSize("gaps", self.sparse.stream.length, raw=False)
+        yield SectionSize("values", self.values.length, raw=self.values.codec == layout.CODEC_RAW)
+
+    def pack(self, position: int) -> bytes:
+        """The record's bytes, as number `position` of the directory. The name lies with the other names."""
+        if self.tie is not None:
+            return bytes([layout.TIE]) + varint(position - self.tie)
+        if self.values is None:
+            raise FormatError(f"tensor {self.name!r} has neither values nor a tie")
+        other = layout.OTHER_TYPE if self.stored != self.dtype else 0
+        out = bytearray([self.value_map | (layout.SPARSE if self.sparse else 0) | other])
+        out += bytes([DTYPE_OF_NAME[self.dtype].code, len(self.shape)])
+        out += b"".join(varint(side) for side in self.shape)
+        if other:
+            out.append(DTYPE_OF_NAME[self.stored].code)
+        if self.value_map == layout.MAP_CODEBOOK:
+            out += varint(self.size)
+        elif self.value_map == layout.MAP_AFFINE:
+            out += varint(self.axis)
+        if self.sparse is not None:
+            sparse = self.sparse
+            out += varint(sparse.nonzeros) + bytes([sparse.gap_bits]) + varint(sparse.gap_count) + sparse.stream.pack()
+        return bytes(out + self.values.pack())
+
+
+def read_record(cursor: Cursor, name: str, earlier: list[TensorRecord]) -> TensorRecord:
+    """Read and validate the next record; `earlier` are those before it."""
+    cursor.place = f"record of {name!r}"
+    flags = cursor.byte()
+    if flags & ~layout.KNOWN_RECORD_FLAGS or (flags & layout.TIE and flags != layout.TIE):
+        raise cursor.error(f"unknown flags {flags:#04x}")
+    if flags == layout.TIE:
+        return _read_tie(cursor, name, earlier)
+    dtype, shape = _read_dtype(cursor), _read_shape(cursor)
+    if layout.numel(shape) * DTYPE_OF_NAME[dtype].itemsize > layout.MAX_TENSOR_BYTES:
+        raise cursor.error(f"a tensor of shape {shape} and dtype {dtype} has more than 2**63 - 1 bytes")
+    stored = _read_stored(cursor, dtype) if flags & layout.OTHER_TYPE else dtype
+    value_map = flags & layout.VALUE_MAP
+    size, axis = _read_map(cursor, value_map, dtype, shape)
+    sparse = _read_sparse(cursor, layout.numel(shape)) if flags & layout.SPARSE else None
+    count = sparse.nonzeros if sparse else layout.numel(shape)
+    raw_length = count * DTYPE_OF_NAME[stored].itemsize if value_map == layout.MAP_NONE else None
+    values = StreamRecord.unpack(cursor, raw_length)
+    if value_map == layout.MAP_NONE and values.codec in (layout.CODEC_FIXED, layout.CODEC_HUFFMAN):
+        raise cursor.error(f"codec {values.codec} stores symbols, and there is no value map for them")
+    return TensorRecord(name, dtype, shape, stored, value_map, size, axis, sparse, values)
+
+
+def _read_tie(cursor: Cursor, name: str, earlier: list[TensorRecord]) -> TensorRecord:
+    back = cursor.varint()
+    if not 1 <= back <= len(earlier):
+        raise cursor.error(f"a tie {back} records back, there are {len(earlier)} before it")
+    target = earlier[-back]
+    if target.tie is not None:
+        raise cursor.error(f"a tie to {target.name!r}, which is a tie itself")
+    return TensorRecord(name, target.dtype, target.shape, target.stored, tie=len(earlier) - back)
+
+
+def _read_dtype(cursor: Cursor) -> str:
+    code = cursor.byte()
+    if code not in DTYPE_OF_CODE:
+        raise cursor.error(f"unknown dtype code {code}")
+    return DTYPE_OF_CODE[code].name
+
+
+def _read_stored(cursor: Cursor, dtype: str) -> str:
+    stored = _read_dtype(cursor)
+    if stored not in NARROWER.get(dtype, ()):
+        raise cursor.error(f"{dtype} elements cannot be stored as {stored}")
+    return stored
+
+
+def _read_shape(cursor: Cursor) -> tuple[int, ...]:
+    dimensions = cursor.byte()
+    if dimensions > layout.MAX_DIMENSIONS:
+        raise cursor.error(f"{dimensions} dimensions, at most {layout.MAX_DIMENSIONS} are allowed")
+    return tuple(cursor.varint() for _ in range(dimensions))
+
+
+def _read_map(cursor: Cursor, value_map: int, dtype: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(size, axis) of the value map."""
+    if value_map == layout.MAP_NONE:
+        return 0, 0
+    if dtype not in ("float16", "bfloat16", "float32", "float64"):
+        raise cursor.error(f"a value map gives real numbers, the tensor is {dtype}")
+    if value_map == layout.MAP_CODEBOOK:
+        size = cursor.varint()
+        if size > layout.MAX_CENTROIDS:
+            raise cursor.error(f"a codebook of {size} centroids, at most {layout.MAX_CENTROIDS} are allowed")
+        return size, 0
+    if value_map == layout.MAP_AFFINE:
+        axis = cursor.varint()
+        if axis > len(shape):
+            raise cursor.error(f"channel axis {axis - 1} of a tensor with {len(shape)} dimensions")
+        return (shape[axis - 1] if axis else 1), axis
+    raise cursor.error(f"unknown value map {value_map}")
+
+
+def _read_sparse(cursor: Cursor, numel: int) -> Sparse:
+    nonzeros, gap_bits, gap_count = cursor.varint(), cursor.byte(), cursor.varint()
+    if not 1 <= gap_bits <= layout.MAX_GAP_BITS:
+        raise cursor.error(f"gaps of {gap_bits} bits, 1 to {layout.MAX_GAP_BITS} are allowed")
+    if not nonzeros <= gap_count <= numel:
+        raise cursor.error(f"{nonzeros} nonzeros and {gap_count} gaps in {numel} weights")
+    return Sparse(nonzeros, gap_bits, gap_count, StreamRecord.unpack(cursor, raw_length=None))

@@ -1,0 +1,119 @@
+"""Where the bytes of a file come from (a path, bytes, a file object), and where they go (a new file that appears when whole)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from deepcompress.errors import StorageError
+
+FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+
+
+class Source:
+    """Random access to the bytes of a file; safe to read from several threads."""
+
+    def __init__(self, source: FileSource) -> None:
+        self._lock = threading.Lock()
+        self._file: BinaryIO | None = None
+        self._owned = False
+        self._data = b""
+        self._base = 0
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            self.name, self._data = "<bytes>", bytes(source)
+            self.size = len(self._data)
+        elif isinstance(source, (str, os.PathLike)):
+            self._open(Path(source))
+        else:
+            self._adopt(source)
+
+    def _open(self, path: Path) -> None:
+        self.name = str(path)
+        try:
+            self._file, self._owned = path.open("rb"), True
+            self.size = os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            raise StorageError(f"cannot read {self.name}: {error.strerror or error}") from error
+
+    def _adopt(self, file: BinaryIO) -> None:
+        """A file object is read from where it stands; one that cannot seek is read whole."""
+        self.name = str(getattr(file, "name", "<file object>"))
+        try:
+            if file.seekable():
+                self._file, self._base = file, file.tell()
+                self.size = file.seek(0, os.SEEK_END) - self._base
+            else:
+                self._data = file.read()
+                self.size = len(self._data)
+        except OSError as error:
+            raise StorageError(f"cannot read {self.name}: {error}") from error
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`; fewer only where the file ends."""
+        if self._file is None:
+            return self._data[offset : offset + length]
+        try:
+            with self._lock:
+                self._file.seek(self._base + offset)
+                return self._file.read(length)
+        except (OSError, ValueError) as error:
+            raise StorageError(f"cannot read {self.name}: {error}") from error
+
+    def load(self) -> None:
+        """Take the whole file into memory; the file itself is needed no more."""
+        if self._file is not None:
+            data = self.read(0, self.size)
+            self.close()
+            self._data, self._file = data, None
+
+    def close(self) -> None:
+        if self._file is not None and self._owned:
+            self._file.close()
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the name `path` only when the block ends without an error.
+
+    The bytes go to a temporary file in the same folder, are flushed to the disk, and the file is renamed; until then an
+    earlier file of that name stays as it is, and after an error nothing is left behind.
+
+    Raises:
+        StorageError: the folder is not there or not writable, or the disk is full.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileNotFoundError):
+                os.chmod(temporary, target.stat().st_mode & 0o777)
+            os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync_folder(target.parent)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable; not every system lets a folder be opened."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,17 @@
+"""Networks that the labs and examples use."""
+
+from deepcompress.models.convnet import ConvNet
+from deepcompress.models.lenet import LeNet5, LeNet300100, LeNetDigits
+from deepcompress.models.resnet_cifar import ResNetCifar, resnet20, resnet32, resnet44, resnet56
+
+__all__ = [
+    "ConvNet",
+    "LeNet5",
+    "LeNet300100",
+    "LeNetDigits",
+    "ResNetCifar",
+    "resnet20",
+    "resnet32",
+    "resnet44",
+    "resnet56",
+]

@@ -1,0 +1,1 @@
+"""Stages in a row: a model goes in; a model, a file and a report come out."""

@@ -1,0 +1,134 @@
+"""The final state as named tensors for the file, and the file as rows for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from deepcompress.coding.entropy import entropy
+from deepcompress.coding.huffman import HuffmanCode
+from deepcompress.container.records import TensorRecord
+from deepcompress.errors import ModelError
+from deepcompress.layers.sharing import tied_names
+from deepcompress.pipeline.state import Model, State
+from deepcompress.report.histogram import Histogram
+from deepcompress.report.rows import LayerRow
+from deepcompress.tensors.accounting import representation
+from deepcompress.tensors.build import Extras, Tie, build_model
+from deepcompress.tensors.compressed import CompressedTensor, DenseTensor
+from deepcompress.tensors.cost import BitCount
+from deepcompress.tensors.elements import dtype_name, from_torch, numpy_dtype
+from deepcompress.tensors.encode import AnyTensor
+from deepcompress.tensors.model import CompressedModel
+
+_SAMPLE = 1 << 16  # weights of a layer that its histogram looks at
+
+
+def model_tensors(model: Model) -> dict[str, Tensor]:
+    """The tensors that a file of this model must hold, in state-dict order.
+
+    Raises:
+        ModelError: there are none, or some entry is no tensor.
+    """
+    tensors = dict(model.state_dict()) if isinstance(model, nn.Module) else model
+    if strangers := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
+        raise ModelError(f"not a tensor, so it cannot be stored: {', '.join(map(repr, strangers))}")
+    if not tensors:
+        what = "the model" if isinstance(model, nn.Module) else "the state dict"
+        raise ModelError(f"{what} is empty: there is nothing to store")
+    return tensors
+
+
+def module_versions(model: Model) -> dict[str, int]:
+    """Module path -> version, as `state_dict` keeps them for its upgrade hooks."""
+    holder: Any = model.state_dict() if isinstance(model, nn.Module) else model
+    metadata = getattr(holder, "_metadata", None) or {}
+    found = {path: entry.get("version") for path, entry in metadata.items() if isinstance(entry, Mapping)}
+    return {path: version for path, version in found.items() if isinstance(version, int) and version > 0}
+
+
+class Assembly:
+    """A state becomes a file; on the way the indices of each quantized tensor are counted for the report."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.tensors = model_tensors(state.model)
+        self.index_counts: dict[str, NDArray[np.int64]] = {}
+
+    def build(self, extras: Extras) -> CompressedModel:
+        """Encode everything; the model that a reader of the file would open."""
+        return build_model(self._named(), self.state.encoding, extras)
+
+    def _named(self) -> Iterator[tuple[str, AnyTensor | Tie]]:
+        ties = tied_names(self.tensors)
+        for name, tensor in self.tensors.items():
+            yield name, Tie(ties[name]) if name in ties else self._compressed(name, tensor)
+
+    def _compressed(self, name: str, tensor: Tensor) -> AnyTensor:
+        try:
+            dtype, values = dtype_name(tensor), from_torch(tensor)
+            codebook = self.state.codebooks.get(name)
+            if codebook is None:
+                stored = self.state.stored.get(name, dtype)
+                return DenseTensor(values.astype(numpy_dtype(stored)) if stored != dtype else values, dtype, stored)
+            shared = CompressedTensor.from_values(values, dtype, codebook)
+        except ModelError as error:
+            raise ModelError(f"{name}: {error}") from None
+        self.index_counts[name] = np.bincount(shared.symbols, minlength=codebook.k + 1)[1:]
+        return shared
+
+    def rows(self, compressed: CompressedModel, before: Mapping[str, NDArray[Any]]) -> tuple[LayerRow, ...]:
+        """A row per tensor of the file; `before` holds samples of the weights as they came."""
+        bits = compressed.bits.tensors
+        return tuple(
+            self._row(record, count, before.get(record.name))
+            for record, count in zip(compressed.records, bits, strict=True)
+        )
+
+    def _row(self, record: TensorRecord, bits: BitCount, before: NDArray[Any] | None) -> LayerRow:
+        tensor, codebook = self.tensors[record.name], self.state.codebooks.get(record.name)
+        counts = self.index_counts.get(record.name)
+        changed = before is not None and (codebook is not None or record.name in self.state.masks)
+        return LayerRow(
+            name=record.name,
+            shape=record.shape,
+            dtype=record.dtype,
+            weights=record.numel,
+            nonzeros=int(torch.count_nonzero(tensor)) if tensor.dtype.is_floating_point else _nonzeros(tensor),
+            representation=representation(record),
+            bits=bits,
+            quantized=codebook is not None,
+            pruned=record.name in self.state.masks,
+            k=codebook.k if codebook else None,
+            bit_width=codebook.bit_width if codebook else None,
+            mean_code_length=_mean_code_length(counts, self.state) if counts is not None else None,
+            entropy=entropy(counts) if counts is not None else None,
+            gap_bit_width=record.sparse.gap_bits if record.sparse else None,
+            gap_symbols=record.sparse.gap_count if record.sparse else None,
+            rmse=self.state.errors.get(record.name),
+            histogram=Histogram.of(before, sample(tensor)) if changed and before is not None else None,
+        )
+
+
+def _mean_code_length(counts: NDArray[np.int64], state: State) -> float:
+    """Bits per nonzero's index under a Huffman code of their own, whatever the file uses."""
+    return HuffmanCode.from_counts(counts, state.encoding.max_code_length).mean_length(counts) if counts.any() else 0.0
+
+
+def _nonzeros(tensor: Tensor) -> int:
+    """Elements with any bit set, for dtypes that torch cannot count in."""
+    raw = np.ascontiguousarray(from_torch(tensor)).reshape(-1)
+    return int(raw.view(np.uint8).reshape(len(raw), -1).any(axis=1).sum()) if len(raw) else 0
+
+
+def sample(tensor: Tensor) -> NDArray[Any]:
+    """Up to 65,536 of a tensor's values, evenly spread, as float32."""
+    flat = tensor.detach().reshape(-1)
+    step = max(-(-flat.numel() // _SAMPLE), 1)
+    array: NDArray[Any] = flat[::step].float().cpu().numpy()
+    return array

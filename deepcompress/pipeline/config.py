@@ -1,0 +1,61 @@
+"""A pipeline from JSON or YAML: names are looked up in a table, nothing is imported and nothing is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from deepcompress.errors import ParameterError, StorageError
+from deepcompress.pipeline.stage import Stage
+from deepcompress.pipeline.stages import STAGES
+
+if TYPE_CHECKING:
+    from deepcompress.pipeline.pipeline import Pipeline
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text; people mean the number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_config(source: Mapping[str, Any] | str | Path, pipeline: type[Pipeline]) -> list[tuple[str, Stage | Pipeline]]:
+    """The (name, stage) pairs of a configuration. Errors as in `Pipeline.from_config`."""
+    data = source if isinstance(source, Mapping) else _parse(source)
+    if not isinstance(data, Mapping) or not isinstance(data.get("stages"), list) or len(data) != 1:
+        raise ParameterError('a pipeline\'s configuration is {"stages": [{"name": ..., "stage": ..., ...}, ...]}')
+    return [_entry(entry, position, pipeline) for position, entry in enumerate(data["stages"])]
+
+
+def _parse(source: str | Path) -> Any:
+    text = str(source)
+    if isinstance(source, Path) or text.endswith(_SUFFIXES):
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageError(f"cannot read {source}: {error}") from error
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ParameterError(f"the configuration is neither JSON nor YAML: {' '.join(str(error).split())}") from None
+
+
+def _entry(entry: Any, position: int, pipeline: type[Pipeline]) -> tuple[str, Stage | Pipeline]:
+    if not isinstance(entry, Mapping) or "stage" not in entry:
+        raise ParameterError(f"stage {position} of the configuration must be a mapping with a 'stage'; it is {entry!r}")
+    kind, name = entry["stage"], entry.get("name", entry["stage"])
+    rest = {key: value for key, value in entry.items() if key not in ("name", "stage")}
+    if kind == "pipeline":
+        return str(name), pipeline(read_config(rest, pipeline))
+    if kind not in STAGES:
+        raise ParameterError.of("stage", f"stage {position}", f"one of {', '.join((*STAGES, 'pipeline'))}", kind)
+    return str(name), STAGES[kind].from_config(rest)

@@ -1,0 +1,236 @@
+"""Stages chained: a model in, a compressed model and its report out."""
+
+from __future__ import annotations
+
+import copy
+import platform
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deepcompress.errors import ModelError, ParameterError, PipelineError
+from deepcompress.layers.select import named_weights
+from deepcompress.layers.sharing import tied_names
+from deepcompress.pipeline.assemble import Assembly, model_tensors, module_versions, sample
+from deepcompress.pipeline.config import read_config
+from deepcompress.pipeline.order import check_order
+from deepcompress.pipeline.stage import Stage
+from deepcompress.pipeline.state import Context, Loss, Measure, Model, State
+from deepcompress.report.report import Report
+from deepcompress.report.rows import StageRow
+from deepcompress.tensors.build import Extras
+from deepcompress.tensors.model import CompressedModel
+from deepcompress.version import __version__
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `Pipeline.run` hands back.
+
+    Attributes:
+        model: the outcome, holding the very values that the file holds; a module, or a state dict where one was given.
+        compressed: the file, in memory: `.save(path)`, `.state_dict()`, `.load_into(module)`.
+        report: where every bit of it went, and the accuracy on the way.
+    """
+
+    model: Model
+    compressed: CompressedModel
+    report: Report
+
+
+class Pipeline:
+    """Named stages, run one after another.
+
+    Args:
+        stages: (name, stage) pairs; a stage may be a pipeline, whose stages take its place as "name/inner". Names are unique.
+
+    Raises:
+        PipelineError: an order that cannot work, such as quantizing before pruning.
+    """
+
+    def __init__(self, stages: Sequence[tuple[str, Stage | Pipeline]]) -> None:
+        self.stages = list(stages)
+        self._flat = list(_flatten(self.stages))
+        if not self._flat:
+            raise PipelineError("a pipeline needs at least one stage")
+        names = [name for name, _ in self._flat]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise PipelineError(f"stage names must be unique; {', '.join(map(repr, twice))} stands more than once")
+        check_order(self._flat)
+
+    def run(
+        self,
+        model: nn.Module | Mapping[str, Tensor],
+        *,
+        train: Iterable[Any] | None = None,
+        evaluate: Measure | None = None,
+        validate: Measure | None = None,
+        loss: Loss | None = None,
+        inplace: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        store_recipe: bool = False,
+        quiet: bool = False,
+    ) -> Result:
+        """Run every stage and encode the outcome.
+
+        Args:
+            model: any module, or a bare state dict for pipelines that do not train. It stays as it is unless `inplace`.
+            train: batches for the stages that train, iterated once per epoch: (inputs, targets), or whatever `loss` takes.
+            evaluate: model -> float, more is better (an accuracy as a fraction); measured after each stage, for the report alone.
+            validate: model -> float, more is better, for stages that choose by it (`restore_best`).
+            loss: (model, batch) -> scalar tensor; cross entropy of `model(inputs)` where not given.
+            inplace: change the given model instead of a copy.
+            metadata: strings that the file keeps.
+            store_recipe: keep the pipeline's configuration in the file.
+            quiet: no progress bars.
+
+        Raises:
+            ModelError: a model that cannot be compressed: empty, non-tensor state, NaN where values are to be shared.
+            PipelineError: a stage lacks what it needs.
+        """
+        recipe = self.config() if store_recipe else None
+        state = State(_prepare(model, inplace))
+        before = {name: sample(weight) for name, weight in named_weights(state.model).items() if weight.ndim > 1}
+        context = Context(train, validate, loss, quiet)
+        journal = _Journal(evaluate)
+        journal.note("input", "as given", state, 0.0)
+        for name, stage in self._flat:
+            start = time.perf_counter()
+            state = stage.apply(state, context)
+            journal.note(name, type(stage).__name__, state, time.perf_counter() - start)
+        assembly = Assembly(state)
+        compressed = assembly.build(Extras(metadata or {}, recipe, module_versions(state.model)))
+        report = Report(
+            layers=assembly.rows(compressed, before),
+            stages=journal.rows(state),
+            bits=compressed.bits.file,
+            dense_bytes=compressed.dense_bytes,
+            file_bytes=compressed.file_bytes,
+            notes=_notes(state),
+            environment=_environment(),
+        )
+        return Result(state.model, compressed, report)
+
+    def config(self) -> dict[str, Any]:
+        """The pipeline as JSON data: `{"stages": [{"name": ..., "stage": ..., ...}, ...]}`, for `from_config`.
+
+        Raises:
+            ParameterError: a stage holds a callable.
+        """
+        return {"stages": [{"name": name, **_stage_config(stage)} for name, stage in self.stages]}
+
+    @classmethod
+    def from_config(cls, source: Mapping[str, Any] | str | Path) -> Pipeline:
+        """The pipeline that a configuration describes. Reading it imports nothing and calls nothing.
+
+        Args:
+            source: `config()`'s data, its text as JSON or YAML, or the path of such a file.
+
+        Raises:
+            ParameterError: not a configuration, or an unknown stage or parameter.
+            StorageError: the file cannot be read.
+        """
+        return cls(read_config(source, cls))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pipeline) and self.stages == other.stages
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        inner = ", ".join(f"({name!r}, {stage!r})" for name, stage in self.stages)
+        return f"Pipeline([{inner}])"
+
+
+def _flatten(stages: Sequence[tuple[str, Stage | Pipeline]], prefix: str = "") -> Iterator[tuple[str, Stage]]:
+    for entry in stages:
+        if not (isinstance(entry, (tuple, list)) and len(entry) == 2 and isinstance(entry[0], str) and entry[0]):
+            raise PipelineError(f"a stage is a pair (name, stage), not {entry!r}")
+        name, stage = entry
+        if isinstance(stage, Pipeline):
+            yield from _flatten(stage.stages, f"{prefix}{name}/")
+        elif isinstance(stage, Stage):
+            yield prefix + name, stage
+        else:
+            raise PipelineError(f"stage {name!r} is {stage!r}, which is neither a stage nor a pipeline")
+
+
+def _stage_config(stage: Stage | Pipeline) -> dict[str, Any]:
+    return stage.config() if isinstance(stage, Stage) else {"stage": "pipeline", **stage.config()}
+
+
+def _prepare(model: nn.Module | Mapping[str, Tensor], inplace: bool) -> Model:
+    """The model to work on, checked before it is copied."""
+    if not isinstance(model, (nn.Module, Mapping)):
+        raise ParameterError.of("model", "Pipeline.run", "a torch.nn.Module or a state dict", model)
+    if isinstance(model, nn.Module):
+        model_tensors(model)
+        return model if inplace else _copy(model)
+    tensors: Any = copy.copy(model)  # keeps the module versions that a state dict carries
+    model_tensors(tensors)
+    if not inplace:
+        ties = tied_names(model)
+        for name, tensor in model.items():
+            tensors[name] = tensors[ties[name]] if name in ties else tensor.detach().clone()
+    result: dict[str, Tensor] = tensors
+    return result
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(f"the model cannot be copied ({error}); give a copy yourself and say inplace=True") from error
+
+
+class _Journal:
+    """The rows of the report's way through the stages, taken while they run."""
+
+    def __init__(self, evaluate: Measure | None) -> None:
+        self._evaluate = evaluate
+        self._entries: list[tuple[dict[str, Any], dict[str, int]]] = []
+
+    def note(self, name: str, kind: str, state: State, seconds: float) -> None:
+        zeros = {key: weight.numel() - int(torch.count_nonzero(weight)) for key, weight in named_weights(state.model).items()}
+        row = {"name": name, "kind": kind, "seconds": seconds, "accuracy": self._accuracy(state), "notes": state.notes}
+        self._entries.append((row, zeros))
+
+    def rows(self, final: State) -> tuple[StageRow, ...]:
+        """Sparsity is over the weights that are pruned or share values in the end."""
+        weights = named_weights(final.model)
+        chosen = [name for name in weights if name in final.masks or name in final.codebooks]
+        total = max(sum(weights[name].numel() for name in chosen), 1)
+        return tuple(
+            StageRow(**row, sparsity=sum(zeros.get(name, 0) for name in chosen) / total) for row, zeros in self._entries
+        )
+
+    def _accuracy(self, state: State) -> float | None:
+        if self._evaluate is None:
+            return None
+        return float(self._evaluate(state.module("evaluate")))
+
+
+def _notes(state: State) -> tuple[str, ...]:
+    """What a reader of the report must know about how values are stored."""
+    notes = []
+    if halves := [name for name, book in state.codebooks.items() if book.centroids.dtype == np.float16]:
+        notes.append(f"{len(halves)} of {len(state.codebooks)} codebooks are stored as float16; their centroids were rounded to it.")
+    if state.stored:
+        notes.append(f"{len(state.stored)} tensors without a codebook are stored as float16; their values were rounded to it.")
+    return tuple(notes)
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "deepcompress": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+    }

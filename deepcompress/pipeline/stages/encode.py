@@ -1,0 +1,73 @@
+"""The stage that decides how everything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from deepcompress.coding.huffman import DEFAULT_MAX_CODE_LENGTH, MAX_CODE_LENGTH
+from deepcompress.errors import ParameterError
+from deepcompress.layers.sharing import tied_names
+from deepcompress.pipeline.assemble import model_tensors
+from deepcompress.pipeline.stage import Stage
+from deepcompress.pipeline.state import Context, State
+from deepcompress.tensors.streams import Encoding
+
+_HALVED = (torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class HuffmanEncode(Stage):
+    """Code indices and the gaps between nonzeros with canonical Huffman codes.
+
+    For each tensor the cheapest of nonzeros with gaps, indices with a zero symbol, and plain values is written, by counting
+    their bits.
+
+    Args:
+        max_code_length: longest codeword, 1 to 20 bits; raised where an alphabet needs more.
+        leftovers: "float16" stores what has no codebook (biases, norms and their statistics) in half the bytes; the model takes
+            the rounded values. A tensor that float16 cannot hold (a value beyond 65,504) keeps its dtype. None keeps all.
+
+    Raises:
+        ParameterError: a parameter out of its range.
+
+    Source: Huffman. A method for the construction of minimum-redundancy codes. Proc. IRE 1952; Han et al. 2016, sec. 4.
+    """
+
+    max_code_length: int = DEFAULT_MAX_CODE_LENGTH
+    leftovers: str | None = None
+
+    kind: ClassVar[str] = "huffman_encode"
+    phase: ClassVar[str] = "encode"
+
+    def __post_init__(self) -> None:
+        limit = self.max_code_length
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_CODE_LENGTH:
+            raise ParameterError.of("max_code_length", "HuffmanEncode", f"an int from 1 to {MAX_CODE_LENGTH}", limit)
+        if self.leftovers not in (None, "float16"):
+            raise ParameterError.of("leftovers", "HuffmanEncode", "None or 'float16'", self.leftovers)
+
+    def apply(self, state: State, context: Context) -> State:
+        stored = _round_leftovers(state) if self.leftovers else {}
+        encoding = Encoding("huffman", self.max_code_length)
+        return replace(state, encoding=encoding, stored={**state.stored, **stored}, notes=())
+
+
+def _round_leftovers(state: State) -> dict[str, str]:
+    """Round what has no codebook to float16, in place. Returns tensor name -> "float16"."""
+    tensors = model_tensors(state.model)
+    ties = tied_names(tensors)
+    rounded: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name in state.codebooks or name in ties or tensor.dtype not in _HALVED:
+            continue
+        half = tensor.detach().half()
+        if bool(torch.isfinite(half).all()):
+            rounded[name] = half
+    with torch.no_grad():
+        for name, half in rounded.items():
+            tensors[name].copy_(half)
+    return dict.fromkeys(rounded, "float16")

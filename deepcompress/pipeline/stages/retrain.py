@@ -1,0 +1,120 @@
+"""The stages that train under masks, with the masks as they are or with a schedule that prunes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from deepcompress.errors import ParameterError
+from deepcompress.pipeline.selection import Selection
+from deepcompress.pipeline.stage import Stage
+from deepcompress.pipeline.state import Context, State
+from deepcompress.prune.allocate import check_parameters
+from deepcompress.prune.schedule import Schedule
+from deepcompress.training.history import History
+from deepcompress.training.retrain import SHARE_OF_METHOD, Gradual, retrain
+from deepcompress.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Retrain(TrainSettings, Stage):
+    """Train while pruned weights stay exactly zero: in every forward pass, whatever the optimizer remembers.
+
+    Args: those of TrainSettings (epochs, lr, optimizer, scheduler, autocast, ...), and
+        restore_best: end with the epoch that `validate` liked best.
+
+    Source: Han, Pool, Tran, Dally. Learning both weights and connections. NIPS 2015.
+    """
+
+    restore_best: bool = False
+
+    kind: ClassVar[str] = "retrain"
+    phase: ClassVar[str] = "train"
+
+    def apply(self, state: State, context: Context) -> State:
+        model = state.module("Retrain")
+        masks, history = retrain(
+            model, context.train, state.masks, self, loss=context.loss, validate=context.validate,
+            restore_best=self.restore_best, quiet=context.quiet,
+        )  # fmt: skip
+        return replace(state, masks=masks, notes=_notes(history))
+
+
+@dataclass(frozen=True)
+class GradualPrune(TrainSettings, Stage):
+    """Prune while training, along a schedule; then train on at the final sparsity.
+
+    Args: those of TrainSettings, and
+        method: "unstructured" (scope="global" or "layer" in `parameters`), "percentile" or "filter_l1".
+        sparsity: share of weights (or filters) pruned in the end, met to one weight.
+        schedule: "cubic" (most of it early), "linear" or "step".
+        initial: share pruned at the beginning.
+        begin, end: epochs in which the schedule begins and ends; `end` is three quarters of all epochs where None.
+        milestones: of "step": (epoch, sparsity) pairs.
+        every: epochs between two looks at the schedule.
+        reversible: until `end`, pruned weights learn on behind their masks and may come back.
+        restore_best: end with the epoch that `validate` liked best, among those at the final sparsity.
+        include, exclude, types: which weights; as in Prune.
+
+    Raises:
+        ParameterError: a parameter out of its range, or a schedule that ends after training.
+
+    Source: Zhu, Gupta. To prune, or not to prune. 2018. arXiv:1710.01878.
+    """
+
+    method: str = "unstructured"
+    sparsity: float = 0.9
+    schedule: str = "cubic"
+    initial: float = 0.0
+    begin: float = 0.0
+    end: float | None = None
+    milestones: Sequence[Sequence[float]] = ()
+    every: float = 0.25
+    reversible: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    restore_best: bool = False
+    include: Sequence[str] | None = None
+    exclude: Sequence[str] | None = None
+    types: Sequence[str] | None = None
+
+    kind: ClassVar[str] = "gradual_prune"
+    phase: ClassVar[str] = "prune"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        owner = type(self).__name__
+        if self.method not in SHARE_OF_METHOD:
+            raise ParameterError.of("method", owner, f"one of {', '.join(SHARE_OF_METHOD)}", self.method)
+        check_parameters(self.method, {SHARE_OF_METHOD[self.method]: self.sparsity, **self.parameters}, owner)
+        if not self.every > 0:
+            raise ParameterError.of("every", owner, "a number of epochs above 0", self.every)
+        object.__setattr__(self, "milestones", tuple(tuple(pair) for pair in self.milestones))
+        if self.as_schedule().end > self.epochs:
+            raise ParameterError.of("end", owner, f"at most the {self.epochs} epochs of training", self.as_schedule().end)
+
+    def as_schedule(self) -> Schedule:
+        """The schedule that the parameters describe."""
+        if self.schedule == "step":
+            return Schedule("step", initial=self.initial, milestones=self.milestones)  # type: ignore[arg-type]
+        end = 0.75 * self.epochs if self.end is None else self.end
+        return Schedule(self.schedule, self.initial, self.sparsity, self.begin, end)
+
+    def apply(self, state: State, context: Context) -> State:
+        model = state.module("GradualPrune")
+        weights = Selection(self.include, self.exclude, self.types).of(model, "GradualPrune")
+        gradual = Gradual(weights, self.method, self.as_schedule(), self.parameters, self.every, self.reversible)
+        masks, history = retrain(
+            model, context.train, state.masks, self, gradual=gradual, loss=context.loss, validate=context.validate,
+            restore_best=self.restore_best, quiet=context.quiet,
+        )  # fmt: skip
+        return replace(state, masks=masks, notes=_notes(history))
+
+
+def _notes(history: History) -> tuple[str, ...]:
+    """What training came to, for the report."""
+    if not history.epochs:
+        return ()
+    last = history.epochs[-1]
+    kept = f"; epoch {history.kept} kept" if history.kept != len(history.epochs) else ""
+    return (f"{len(history.epochs)} epochs, last loss {last.loss:.4f}{kept}",)

@@ -1,0 +1,56 @@
+"""What a stage receives and returns, and what it may use on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from deepcompress.errors import PipelineError
+from deepcompress.tensors.codebook import Codebook
+from deepcompress.tensors.streams import Encoding
+
+Model = nn.Module | dict[str, Tensor]
+Measure = Callable[[nn.Module], float]
+Loss = Callable[[nn.Module, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """A model on its way through the stages. A stage changes the model's values and returns a new state around it.
+
+    Attributes:
+        model: a module, or the tensors of a bare state dict.
+        masks: weight name -> bool tensor of its shape, True = kept.
+        codebooks: weight name -> the values that its kept weights share.
+        errors: weight name -> RMSE between its values before and after quantization, over all its weights.
+        stored: tensor name -> the narrower type in which its values go into the file.
+        encoding: how symbols are coded; bit-packed until a stage says otherwise.
+        notes: what the last stage wants the report to say.
+    """
+
+    model: Model
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    codebooks: Mapping[str, Codebook] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
+    stored: Mapping[str, str] = field(default_factory=dict)
+    encoding: Encoding = field(default_factory=lambda: Encoding(coder="fixed"))
+    notes: tuple[str, ...] = ()
+
+    def module(self, stage: str) -> nn.Module:
+        """The model, for a stage that trains. Raises PipelineError where it is a bare state dict."""
+        if not isinstance(self.model, nn.Module):
+            raise PipelineError(f"{stage} needs a model to train; the pipeline was given a bare state dict")
+        return self.model
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the caller of `run` gave for the stages to use."""
+
+    train: Iterable[Any] | None = None
+    validate: Measure | None = None
+    loss: Loss | None = None
+    quiet: bool = False

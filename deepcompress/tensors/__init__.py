@@ -1,0 +1,1 @@
+"""One tensor in compressed form, and the models that are made of them."""

@@ -1,0 +1,123 @@
+"""The few values that a tensor's kept weights share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcompress.container.layout import MAX_CENTROIDS
+from deepcompress.errors import ParameterError
+
+Array = NDArray[Any]
+_STORABLE = ("float16", "float32", "float64")
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """Centroids, and the way from values to their indices and back.
+
+    Zero is never a centroid: a pruned weight is no index at all, so that pruned means pruned.
+
+    Attributes:
+        centroids: (k,) ascending, distinct, finite, none zero; float16, float32 or float64. k may be 0.
+
+    Raises:
+        ParameterError: `centroids` are anything else.
+    """
+
+    centroids: Array
+
+    def __post_init__(self) -> None:
+        if problem := _problem(self.centroids):
+            raise ParameterError(f"The 'centroids' parameter of Codebook must be {problem}.")
+
+    def __len__(self) -> int:
+        return len(self.centroids)
+
+    @property
+    def k(self) -> int:
+        """How many centroids there are."""
+        return len(self.centroids)
+
+    @property
+    def bit_width(self) -> int:
+        """Bits of a fixed-length index: ceil(log2(k)), 0 where one centroid or none leaves nothing to tell apart."""
+        return max(self.k - 1, 0).bit_length()
+
+    def assign(self, values: Array) -> NDArray[Any]:
+        """Indices of the nearest centroids, a tie going to the lower one; any shape, the smallest unsigned type.
+
+        Raises:
+            ParameterError: there are values, but no centroids.
+        """
+        values = np.asarray(values)
+        if not self.k and values.size:
+            raise ParameterError(f"{values.size} values cannot be assigned to a codebook without centroids.")
+        return nearest(self.centroids, values)
+
+    def lookup(self, indices: NDArray[Any]) -> Array:
+        """The centroids that `indices` (any shape, any integer type) name, in the centroids' type.
+
+        Raises:
+            ParameterError: an index below 0 or above k - 1.
+        """
+        indices = np.asarray(indices)
+        if indices.size and not 0 <= int(indices.min()) <= int(indices.max()) < self.k:
+            span = f"{int(indices.min())} to {int(indices.max())}"
+            raise ParameterError(f"Indices must be at least 0 and below k = {self.k}. They run from {span} instead.")
+        found: Array = self.centroids[indices]
+        return found
+
+
+def nearest(levels: Array, values: Array) -> NDArray[Any]:
+    """Places of the nearest levels, (k,) ascending, k >= 1, for values of any shape; see `Codebook.assign`."""
+    values = values.astype(np.float32 if values.dtype.itemsize <= 2 else values.dtype, copy=False)
+    limits = _below(midpoints(levels), values.dtype)
+    return np.searchsorted(limits, values).astype(np.min_scalar_type(max(len(levels) - 1, 0)))
+
+
+def midpoints(centroids: Array) -> NDArray[np.float64]:
+    """The last values, (k - 1,), that are no farther from the lower than from the upper of two neighbours.
+
+    Args:
+        centroids: (k,) ascending, distinct, finite.
+    """
+    lower, upper = centroids[:-1].astype(np.float64), centroids[1:].astype(np.float64)
+    with np.errstate(over="ignore"):
+        middle = (lower + upper) * 0.5  # exact for subnormal neighbours, where halves are not
+    middle = np.where(np.isfinite(middle), middle, lower * 0.5 + upper * 0.5)
+    return np.where(middle < upper, middle, lower)  # between adjacent floats there is nothing to round to
+
+
+def _below(limits: NDArray[np.float64], dtype: np.dtype[Any]) -> Array:
+    """Limits as the next lower numbers of a narrower type, whose comparisons with numbers of that type come out the same."""
+    if dtype != np.float32:
+        return limits
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = limits.astype(dtype)
+    return np.where(narrow > limits, np.nextafter(narrow, np.float32(-np.inf)), narrow)
+
+
+def _problem(centroids: object) -> str | None:
+    """What a codebook's centroids must be and are not, or None."""
+    if not isinstance(centroids, np.ndarray) or centroids.ndim != 1:
+        return f"a 1-d array. Got {_describe(centroids)} instead"
+    if centroids.dtype.name not in _STORABLE or not centroids.dtype.isnative:
+        return f"of {', '.join(_STORABLE)}. Got {centroids.dtype} instead"
+    if len(centroids) > MAX_CENTROIDS:
+        return f"at most {MAX_CENTROIDS}. Got {len(centroids)} instead"
+    if bad := int(np.count_nonzero(~np.isfinite(centroids))):
+        return f"finite. {bad} of {len(centroids)} are not"
+    if np.any(centroids == 0):
+        return "free of zero, which stands for a pruned weight"
+    if places := np.flatnonzero(centroids[1:] <= centroids[:-1]).tolist():
+        first = places[0]
+        return f"ascending and distinct. {centroids[first]} is followed by {centroids[first + 1]}"
+    return None
+
+
+def _describe(value: object) -> str:
+    return f"shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

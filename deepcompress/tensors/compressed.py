@@ -1,0 +1,144 @@
+"""One tensor in compressed form, as it stands between the stages and the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcompress.coding.bits import symbol_dtype
+from deepcompress.container.layout import MAP_AFFINE, numel
+from deepcompress.errors import ModelError
+from deepcompress.tensors.codebook import Codebook
+from deepcompress.tensors.elements import Array, bfloat16_to_float32, float32_to_bfloat16, numpy_dtype, widen
+
+_CALCULATED_IN = {"float64": np.float64}  # affine values of every other type are computed in float32
+
+
+@dataclass(frozen=True, eq=False)
+class DenseTensor:
+    """A tensor that keeps its values: stored as they are, in a narrower type, or, where pruned, as its nonzeros.
+
+    `elements` (any shape) are in the type `stored`; `dtype` is the tensor's own.
+    """
+
+    elements: Array
+    dtype: str
+    stored: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.elements.shape
+
+    def to_dense(self) -> Array:
+        return widen(self.elements, self.stored, self.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedTensor:
+    """A tensor whose kept weights share the values of a codebook.
+
+    `symbols` (numel,), the smallest unsigned type: 0 is a pruned weight, s is centroid s - 1.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    codebook: Codebook
+    symbols: NDArray[Any]
+
+    @property
+    def stored(self) -> str:
+        """The type in which the centroids lie in the file."""
+        return "bfloat16" if self.dtype == "bfloat16" else str(self.codebook.centroids.dtype)
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """True = kept."""
+        mask: NDArray[np.bool_] = (self.symbols != 0).reshape(self.shape)
+        return mask
+
+    def to_dense(self) -> Array:
+        """The tensor's values: centroids and exact zeros (+0.0)."""
+        return lookup(centroid_elements(self.codebook, self.stored), self.stored, self.dtype, self.symbols).reshape(self.shape)
+
+    @classmethod
+    def from_values(cls, values: Array, dtype: str, codebook: Codebook) -> CompressedTensor:
+        """The compressed form of a tensor that holds nothing but zeros and centroids.
+
+        Raises:
+            ModelError: some value is neither; the tensor was changed after it was quantized.
+        """
+        flat = (bfloat16_to_float32(values) if dtype == "bfloat16" else values).reshape(-1)
+        own = np.float32 if dtype == "bfloat16" else flat.dtype
+        centroids = codebook.centroids.astype(own)
+        places = np.searchsorted(centroids, flat).clip(max=max(codebook.k - 1, 0))
+        zero = flat == 0
+        known = centroids[places] == flat if codebook.k else np.zeros(len(flat), np.bool_)
+        if strangers := int(np.count_nonzero(~(known | zero))):
+            raise ModelError(f"{strangers} of {len(flat)} weights are neither zero nor one of the {codebook.k} centroids")
+        symbols = np.where(zero, 0, places + 1).astype(symbol_dtype(codebook.k + 1))
+        return cls(values.shape, dtype, codebook, symbols)
+
+
+def centroid_elements(codebook: Codebook, stored: str) -> Array:
+    """A codebook's centroids as they lie in the file."""
+    if stored == "bfloat16":
+        return float32_to_bfloat16(codebook.centroids)
+    return codebook.centroids.astype(numpy_dtype(stored))
+
+
+def lookup(centroids: Array, stored: str, dtype: str, symbols: NDArray[Any]) -> Array:
+    """Values of symbols (n,): +0.0 for symbol 0, centroid s - 1 for symbol s."""
+    values = widen(centroids, stored, dtype)
+    table = np.concatenate([np.zeros(1, values.dtype), values]).view(numpy_dtype(dtype))
+    found: Array = table[symbols]
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class AffineTensor:
+    """A tensor on a uniform grid: value = scale x (symbol - offset), one scale and offset per tensor or per channel.
+
+    `symbols` (numel,) unsigned; `scales` (c,) in the type `stored`, `offsets` (c,) int32; `axis` is the channel dimension,
+    None for one channel.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    stored: str
+    scales: Array
+    offsets: NDArray[np.int32]
+    axis: int | None
+    symbols: NDArray[Any]
+
+    value_map = MAP_AFFINE
+
+    def to_dense(self) -> Array:
+        positions = np.arange(numel(self.shape))
+        return self.values_at(positions).reshape(self.shape)
+
+    def values_at(self, positions: NDArray[np.int64]) -> Array:
+        """Values of `symbols`, which stand at the flat `positions`; computed in float32, for float64 tensors in float64."""
+        if self.axis is None:
+            channel: Any = 0
+        else:
+            inner = numel(self.shape[self.axis + 1 :])
+            channel = positions // max(inner, 1) % max(self.shape[self.axis], 1)
+        kind = _CALCULATED_IN.get(self.dtype, np.float32)
+        scales = bfloat16_to_float32(self.scales) if self.stored == "bfloat16" else self.scales
+        steps = self.symbols.astype(np.int64) - self.offsets.astype(np.int64)[channel]
+        values = scales.astype(kind)[channel] * steps.astype(kind)
+        if self.dtype == "bfloat16":
+            return round_to_bfloat16(values)
+        with np.errstate(over="ignore"):
+            rounded: Array = values.astype(numpy_dtype(self.dtype))
+        return rounded
+
+
+def round_to_bfloat16(values: Array) -> Array:
+    """float32 values rounded to the nearest bfloat16, ties to even; tagged."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return rounded.astype(np.uint16).view(numpy_dtype("bfloat16"))

@@ -1,0 +1,244 @@
+"""A compressed model: an opened .dcz file, whether it lies on the disk or was just made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from deepcompress.container import layout
+from deepcompress.container.reader import Reader
+from deepcompress.container.records import TensorRecord
+from deepcompress.container.source import FileSource, atomic_file
+from deepcompress.container.versions import unpack_versions
+from deepcompress.errors import DeepCompressError, FormatError, ParameterError
+from deepcompress.tensors.accounting import FileBits, count_bits
+from deepcompress.tensors.decode import decode_tensor
+from deepcompress.tensors.elements import Array, to_torch
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_COPIED_AT_ONCE = 1 << 24
+
+
+class CompressedModel(Mapping[str, Any]):
+    """Names to tensors, decoded one at a time when they are asked for.
+
+    `model["layer.weight"]` is a torch tensor, or, with `framework="numpy"`, an array (`numpy()` says how the types that
+    numpy lacks come). Use it as a context manager where it reads from an open file.
+    """
+
+    def __init__(self, source: FileSource, *, framework: str = "torch", max_bytes: int | None = None) -> None:
+        if framework not in ("torch", "numpy"):
+            raise ParameterError.of("framework", "open", "'torch' or 'numpy'", framework)
+        self._reader = Reader(source)
+        self._framework = framework
+        self._positions = {record.name: i for i, record in enumerate(self.records)}
+        if max_bytes is not None and self.dense_bytes > max_bytes:
+            self.close()
+            raise FormatError(f"{self.source}: {self.dense_bytes} bytes when decoded, at most {max_bytes} are allowed")
+
+    def __enter__(self) -> CompressedModel:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, where it was opened by path. Tensors that were read stay."""
+        self._reader.close()
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._positions:
+            raise KeyError(name)
+        array = self._decode(self._positions[name])
+        return array if self._framework == "numpy" else to_torch(array, self.records[self._positions[name]].dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._positions)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._positions
+
+    def __repr__(self) -> str:
+        return f"CompressedModel({self.source}: {len(self)} tensors, {self.dense_bytes} bytes in {self.file_bytes})"
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    @property
+    def source(self) -> str:
+        """The path or kind of what the model was opened from."""
+        return self._reader.source.name
+
+    @property
+    def records(self) -> tuple[TensorRecord, ...]:
+        """What the file says of each tensor, in its order."""
+        return self._reader.directory.records
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Format version, (major, minor)."""
+        return self._reader.version
+
+    @property
+    def file_bytes(self) -> int:
+        return self._reader.source.size
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of the decoded tensors, ties once."""
+        return self._reader.directory.dense_bytes
+
+    @property
+    def ties(self) -> dict[str, str]:
+        """Second names of tensors -> their first."""
+        return {record.name: self.records[record.tie].name for record in self.records if record.tie is not None}
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The user's own key-value strings; empty where the file has none."""
+        content = self._json(layout.META_STRINGS) or {}
+        if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+            raise FormatError(f"{self.source}: the metadata is not an object of strings")
+        return content
+
+    @cached_property
+    def recipe(self) -> dict[str, Any] | None:
+        """The pipeline's configuration, where the file was asked to keep it."""
+        content = self._json(layout.META_RECIPE)
+        if content is not None and not isinstance(content, dict):
+            raise FormatError(f"{self.source}: the recipe is not an object")
+        return content
+
+    @cached_property
+    def bits(self) -> FileBits:
+        """Where each bit of the file goes; the sum is 8 x its bytes."""
+        return count_bits(self._reader.directory, self.file_bytes)
+
+    def numpy(self) -> dict[str, Array]:
+        """All tensors as arrays, without torch; ties are one array under two names.
+
+        bfloat16, float8 and complex32 come as unsigned integers that hold their bits, tagged in `dtype.metadata`.
+        """
+        arrays: dict[str, Array] = {}
+        for position, record in enumerate(self.records):
+            arrays[record.name] = arrays[self.records[record.tie].name] if record.tie is not None else self._decode(position)
+        return arrays
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """All tensors as a state dict: names, order, shapes, dtypes, ties and module versions as they were saved."""
+        from collections import OrderedDict
+
+        tensors: OrderedDict[str, torch.Tensor] = OrderedDict()
+        for position, record in enumerate(self.records):
+            if record.tie is not None:
+                tensors[record.name] = tensors[self.records[record.tie].name]
+            else:
+                tensors[record.name] = to_torch(self._decode(position), record.dtype)
+        versions = self._reader.metadata(layout.META_VERSIONS)
+        if versions is not None:
+            numbers = unpack_versions(versions, list(tensors))
+            tensors._metadata = OrderedDict((path, {"version": number}) for path, number in numbers.items())  # type: ignore[attr-defined]
+        return tensors
+
+    def load_into(self, module: nn.Module) -> nn.Module:
+        """Load all tensors into a module, by the rules of `load_state_dict(strict=True)`; the module is handed back.
+
+        Raises:
+            ModelError: names or shapes do not match, all of them named; the module is unchanged.
+        """
+        from deepcompress.tensors.loading import load_state_dict
+
+        load_state_dict(module, self.state_dict(), self.source)
+        return module
+
+    def verify(self) -> None:
+        """Check every checksum and decode every tensor. Raises FormatError naming what is wrong, all tensors together."""
+        self._reader.verify()
+        problems = []
+        for position, record in enumerate(self.records):
+            if record.tie is None:
+                try:
+                    self._decode(position)
+                except FormatError as error:
+                    problems.append(error)
+        _ = self.metadata, self.recipe
+        if problems:
+            raise type(problems[0])("\n".join(str(problem) for problem in problems))
+
+    def inspect(self) -> dict[str, Any]:
+        """What the head and the directory say, as plain data; nothing is decoded."""
+        from deepcompress.tensors.accounting import describe
+
+        return describe(self._reader.directory, self.file_bytes)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file to `path`; it appears whole or not at all. Raises StorageError."""
+        with atomic_file(path) as file:
+            for start in range(0, self.file_bytes, _COPIED_AT_ONCE):
+                file.write(self._reader.source.read(start, _COPIED_AT_ONCE))
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes."""
+        return self._reader.source.read(0, self.file_bytes)
+
+    def _decode(self, position: int) -> Array:
+        directory = self._reader.directory
+        record = directory.records[position]
+        if record.tie is not None:
+            return self._decode(record.tie)
+        sections = {kind: self._reader.section(span) for kind, span in directory.spans[position].items()}
+        try:
+            return decode_tensor(record, sections, directory.tables)
+        except FormatError as error:
+            raise type(error)(f"{self.source}: {error}") from error
+
+    def _json(self, kind: int) -> Any:
+        content = self._reader.metadata(kind)
+        if content is None:
+            return None
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"{self.source}: metadata of kind {kind} is not JSON: {error}") from None
+
+
+def open(source: FileSource, *, framework: str = "torch", max_bytes: int | None = None) -> CompressedModel:
+    """Open a .dcz file (path, bytes or file object) without decoding anything; tensors are read when they are asked for.
+
+    Args:
+        source: a path, the file's bytes, or a binary file object, read from where it stands.
+        framework: what `model[name]` gives: "torch" tensors or "numpy" arrays.
+        max_bytes: refuse a file that says it decodes to more.
+
+    Raises:
+        FormatError: not a well-formed .dcz file; VersionError where it needs a newer reader.
+        StorageError: it cannot be read.
+    """
+    return CompressedModel(source, framework=framework, max_bytes=max_bytes)
+
+
+def load(source: FileSource, *, framework: str = "torch", max_bytes: int | None = None) -> CompressedModel:
+    """Like `open`, but take the whole file into memory and check all its checksums at once."""
+    model = open(source, framework=framework, max_bytes=max_bytes)
+    try:
+        model._reader.source.load()
+        model._reader.verify()
+    except DeepCompressError:
+        model.close()
+        raise
+    return model
+
+
+__all__ = ["CompressedModel", "load", "open"]

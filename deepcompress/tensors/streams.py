@@ -1,0 +1,163 @@
+"""Which coder a run of symbols gets: the cheapest, by counting its bits; and the same coder again when the file is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcompress.coding.huffman import DEFAULT_MAX_CODE_LENGTH, HuffmanCode
+from deepcompress.coding.streams import FixedLanes, Geometry, HuffmanLanes, LaneCoder
+from deepcompress.coding.tables import BitWriter, write_lengths
+from deepcompress.container import layout
+from deepcompress.container.directory import Lengths
+from deepcompress.container.records import StreamRecord
+from deepcompress.container.varint import Cursor, varint
+from deepcompress.errors import FormatError, UnsupportedError
+
+Counts = NDArray[np.int64]
+
+_CHUNK_SYMBOLS = 1 << 16  # enough to keep a thread busy, few enough to share out
+_SINGLE_LANE = 1 << 15  # below so many symbols a second lane is not worth its length field
+_LANES = 4
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the symbols of a file are coded: `coder` "huffman" or "fixed" (bit-packed), Huffman codes of at most so many bits."""
+
+    coder: str = "huffman"
+    max_code_length: int = DEFAULT_MAX_CODE_LENGTH
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """A coder chosen for a stream, with its bits: those of the symbols, and those that a new table of code lengths adds."""
+
+    codec: int
+    coder: LaneCoder
+    bits: int
+    table_bits: int
+    parameters: bytes
+    code: HuffmanCode | None = None
+
+    @property
+    def total(self) -> int:
+        return self.bits + self.table_bits
+
+
+@dataclass
+class Tables:
+    """The file's tables of code lengths, each shared by all streams that it serves better than a table of their own."""
+
+    encoding: Encoding
+    codes: list[HuffmanCode] = field(default_factory=list)
+
+    def plan(self, counts: Counts, alphabet: int) -> StreamPlan:
+        """The cheapest coder for symbols below `alphabet` that occur `counts[s]` times; nothing is added to the tables yet."""
+        plans = [_fixed_plan(counts)]
+        if self.encoding.coder == "huffman" and counts.any():
+            plans += self._huffman_plans(counts, alphabet)
+        return min(plans, key=lambda plan: plan.total)
+
+    def adopt(self, plan: StreamPlan) -> None:
+        """Add the plan's table, if it brings a new one."""
+        if plan.code is not None and plan.table_bits:
+            self.codes.append(plan.code)
+
+    def _huffman_plans(self, counts: Counts, alphabet: int) -> list[StreamPlan]:
+        """A code of its own, and each known code that has these symbols and none that cannot stand here."""
+        plans = [_huffman_plan(HuffmanCode.from_counts(counts, self.encoding.max_code_length), counts, len(self.codes))]
+        for index, code in enumerate(self.codes):
+            if code.covers(counts) and not np.any(code.lengths[alphabet:]):
+                plans.append(_huffman_plan(code, counts, index, known=True))
+        return plans
+
+    @property
+    def lengths(self) -> list[Lengths]:
+        return [code.lengths for code in self.codes]
+
+
+def table_bits(lengths: Lengths) -> int:
+    """Bits of a table of code lengths in the directory."""
+    bits = BitWriter()
+    write_lengths(bits, lengths)
+    return bits.bit_length
+
+
+def _huffman_plan(code: HuffmanCode, counts: Counts, index: int, known: bool = False) -> StreamPlan:
+    own = 0 if known else table_bits(code.lengths)
+    return StreamPlan(layout.CODEC_HUFFMAN, HuffmanLanes(code), code.bits(counts), own, varint(index), code)
+
+
+def _fixed_plan(counts: Counts) -> StreamPlan:
+    """Symbols less the smallest one, in as many bits as the largest needs: none where all are equal."""
+    used = np.flatnonzero(counts)
+    base, top = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+    width = (top - base).bit_length()
+    parameters = bytes([width]) + varint(base)
+    return StreamPlan(layout.CODEC_FIXED, FixedLanes(width, base), width * int(counts.sum()), 0, parameters)
+
+
+def choose_geometry(numel: int, symbols: int) -> Geometry:
+    """Chunks that hold about 2**16 of the `symbols` that stand for `numel` weights, and lanes where a chunk is long."""
+    per_symbol = max(numel // max(symbols, 1), 1)
+    chunk_log2 = min((_CHUNK_SYMBOLS * per_symbol).bit_length() - 1, 31)
+    longest = min(symbols, (1 << chunk_log2) // per_symbol)
+    return Geometry(chunk_log2, 1 if longest < _SINGLE_LANE else _LANES)
+
+
+def chunk_count(numel: int, chunk_log2: int) -> int:
+    """Chunks of a tensor; one at least."""
+    return max(-(-numel >> chunk_log2), 1)
+
+
+def dense_counts(numel: int, chunk_log2: int) -> Counts:
+    """Symbols per chunk where each weight has one."""
+    starts = np.arange(chunk_count(numel, chunk_log2), dtype=np.int64) << chunk_log2
+    counts: Counts = np.minimum(numel - starts, 1 << chunk_log2)
+    return counts
+
+
+def open_coder(stream: StreamRecord, tables: Sequence[Lengths], alphabet: int) -> LaneCoder:
+    """The coder of a stream whose symbols must be below `alphabet`.
+
+    Raises:
+        UnsupportedError: an unknown codec.
+        FormatError: its parameters make no sense.
+    """
+    cursor = Cursor(stream.parameters, "codec parameters")
+    if stream.codec == layout.CODEC_HUFFMAN:
+        coder = _open_huffman(cursor, tables, alphabet)
+    elif stream.codec == layout.CODEC_FIXED:
+        coder = _open_fixed(cursor, alphabet)
+    else:
+        raise UnsupportedError(f"codec {stream.codec} is unknown to this reader (format {layout.MAJOR}.{layout.MINOR})")
+    cursor.finish()
+    return coder
+
+
+def _open_huffman(cursor: Cursor, tables: Sequence[Lengths], alphabet: int) -> LaneCoder:
+    index = cursor.varint()
+    if index >= len(tables):
+        raise cursor.error(f"code-length table {index} of {len(tables)}")
+    lengths = tables[index]
+    if np.any(lengths[alphabet:]):
+        largest = int(np.flatnonzero(lengths)[-1])
+        raise cursor.error(f"the code has symbol {largest}, the largest that can stand here is {alphabet - 1}")
+    return HuffmanLanes(HuffmanCode.from_lengths(lengths))
+
+
+def _open_fixed(cursor: Cursor, alphabet: int) -> LaneCoder:
+    width, base = cursor.byte(), cursor.varint()
+    if width > alphabet.bit_length() or base >= alphabet:
+        raise cursor.error(f"fixed width {width} from {base} on, the largest symbol that can stand here is {alphabet - 1}")
+    return FixedLanes(width, base)
+
+
+def check_symbols(symbols: NDArray[np.unsignedinteger], alphabet: int) -> None:
+    """Raise FormatError unless every symbol is below `alphabet` (fixed-width symbols can exceed it)."""
+    if len(symbols) and int(symbols.max()) >= alphabet:
+        raise FormatError(f"symbol {int(symbols.max())}, the largest that can stand here is {alphabet - 1}")

@@ -1,0 +1,31 @@
+"""What was measured while training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: mean loss, accuracy on its batches (default loss only), the user's validation measure, sparsity of the masked
+    weights, seconds, learning rate at its end."""
+
+    epoch: int
+    loss: float
+    accuracy: float | None
+    validation: float | None
+    sparsity: float | None
+    seconds: float
+    lr: float
+
+
+@dataclass(frozen=True)
+class History:
+    """All epochs of a stage, and the one (from 1) that the model ended with."""
+
+    epochs: tuple[EpochRecord, ...] = ()
+    kept: int | None = None
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        return [asdict(record) for record in self.epochs]

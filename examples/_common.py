@@ -1,0 +1,61 @@
+"""What the examples share: accuracy, and results written beside the files that they belong to."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from _data import Batches, Split
+from torch import nn
+
+import deepcompress as dc
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def accuracy_on(split: Split, *, channels_last: bool = False) -> Callable[[nn.Module], float]:
+    """A measure: the share of a split's images that a model classifies right, in float32."""
+    batches = Batches(split, 500, channels_last=channels_last)
+
+    def accuracy(model: nn.Module) -> float:
+        mode = model.training
+        model.eval()
+        device = next(model.parameters()).device
+        with torch.inference_mode():
+            right = sum(int((model(x.to(device)).argmax(1) == y.to(device)).sum()) for x, y in batches)
+        model.train(mode)
+        return right / len(split)
+
+    return accuracy
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that every example has."""
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="where the data set lies")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="where the results go (default: %(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def write_results(out: Path, name: str, result: dc.Result, measured: dict[str, Any]) -> None:
+    """Save NAME.dcz, NAME.json (what was measured, on what) and NAME.html (the report) into `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    result.compressed.save(out / f"{name}.dcz")
+    result.report.to_html(out / f"{name}.html")
+    report = result.report
+    facts = {
+        **measured,
+        "file_bytes": report.file_bytes,
+        "dense_bytes": report.dense_bytes,
+        "file_ratio": round(report.file_ratio, 2),
+        "lab_ratio": round(report.lab_ratio or 0.0, 2),
+        "sparsity": round(report.sparsity or 0.0, 4),
+        "stages": [{"name": row.name, "accuracy": row.accuracy, "seconds": round(row.seconds, 1)} for row in report.stages],
+        "environment": {**report.environment, "processor": platform.processor() or platform.machine()},
+    }
+    (out / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

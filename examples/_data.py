@@ -1,0 +1,127 @@
+"""MNIST and CIFAR-10 for the examples, read through torchvision's datasets into tensors, and batches cut from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepcompress.vision import import_torchvision
+
+HOW_TO_GET = {
+    "mnist": "torchvision.datasets.MNIST({root!r}, download=True) fetches it",
+    "cifar10": "torchvision.datasets.CIFAR10({root!r}, download=True) fetches it; an ImageFolder layout "
+    "(cifar10/train/<class>/*.png and cifar10/test/<class>/*.png, 32x32) is read as well",
+}
+CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MNIST_MEAN, MNIST_STD = (0.1307,), (0.3081,)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (n, channels, height, width), uint8, and labels (n,), int64, of one split, with the statistics to normalise by."""
+
+    images: Tensor
+    labels: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Tensor) -> Split:
+        return Split(self.images[rows], self.labels[rows], self.mean, self.std)
+
+
+class Batches:
+    """An iterable of normalised (images, labels) batches, in memory; a new shuffle and new crops at every pass.
+
+    Augmentation is the usual one for CIFAR: four pixels of padding, a random crop, a random horizontal flip. It is done on
+    whole batches of tensors; one image at a time would cost more than the training step of a small network.
+    """
+
+    def __init__(self, split: Split, batch_size: int, *, shuffle: bool = False, augment: bool = False, seed: int = 0,
+                 channels_last: bool = False) -> None:
+        self.split = split
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.augment = augment
+        self.channels_last = channels_last
+        self.generator = torch.Generator().manual_seed(seed)
+        self._padded = torch.nn.functional.pad(split.images, (4, 4, 4, 4)) if augment else split.images
+        self._mean = torch.tensor(split.mean).view(-1, 1, 1) * 255
+        self._std = torch.tensor(split.std).view(-1, 1, 1) * 255
+
+    def __len__(self) -> int:
+        return -(-len(self.split) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        n = len(self.split)
+        order = torch.randperm(n, generator=self.generator) if self.shuffle else torch.arange(n)
+        for rows in order.split(self.batch_size):
+            images = self._crop(rows) if self.augment else self._padded[rows]
+            images = (images.float() - self._mean) / self._std
+            if self.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            yield images, self.split.labels[rows]
+
+    def _crop(self, rows: Tensor) -> Tensor:
+        size = self.split.images.shape[-1]
+        offsets = torch.randint(0, 9, (2, len(rows), 1), generator=self.generator)
+        y, x = offsets + torch.arange(size)
+        flip = torch.rand(len(rows), 1, generator=self.generator) < 0.5
+        x = torch.where(flip, x.flip(1), x)
+        return self._padded[rows[:, None, None], :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+
+
+def load_mnist(root: Path) -> tuple[Split, Split]:
+    """MNIST's 60,000 training and 10,000 test images from torchvision's layout under `root`."""
+    datasets = import_torchvision("datasets")
+    try:
+        parts = [datasets.MNIST(root, train=train, download=False) for train in (True, False)]
+    except RuntimeError as error:
+        raise SystemExit(_missing("mnist", root)) from error
+    train, test = (Split(part.data[:, None], part.targets, MNIST_MEAN, MNIST_STD) for part in parts)
+    return train, test
+
+
+def load_cifar10(root: Path) -> tuple[Split, Split]:
+    """CIFAR-10's 50,000 training and 10,000 test images, from torchvision's CIFAR10 layout or an ImageFolder."""
+    datasets = import_torchvision("datasets")
+    if (root / "cifar10" / "train").is_dir():
+        train, test = (_image_folder(root / "cifar10" / name) for name in ("train", "test"))
+        return train, test
+    try:
+        parts = [datasets.CIFAR10(root, train=train, download=False) for train in (True, False)]
+    except RuntimeError as error:
+        raise SystemExit(_missing("cifar10", root)) from error
+    train, test = (_split(part.data, part.targets) for part in parts)
+    return train, test
+
+
+def _split(images: np.ndarray, labels: list[int]) -> Split:
+    return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels), CIFAR_MEAN, CIFAR_STD)
+
+
+def _image_folder(folder: Path) -> Split:
+    """Read an ImageFolder once; decoding 50,000 PNGs takes half a minute, so the arrays are kept beside it."""
+    dataset = import_torchvision("datasets").ImageFolder(folder)
+    key = hashlib.sha256("\n".join(path for path, _ in dataset.samples).encode()).hexdigest()[:12]
+    cache = folder.with_name(f"{folder.name}-{key}.npz")
+    if not cache.exists():
+        images = np.stack([np.asarray(image.convert("RGB")) for image, _ in dataset])
+        try:
+            np.savez(cache, images=images)
+        except OSError:
+            return _split(images, dataset.targets)
+    return _split(np.load(cache)["images"], dataset.targets)
+
+
+def _missing(name: str, root: Path) -> str:
+    return f"no {name} under {str(root)!r}; " + HOW_TO_GET[name].format(root=str(root))
+

@@ -1,0 +1,121 @@
+"""ResNet-20 on CIFAR-10: prune gradually, share weights, Huffman-code; a file at least 20 times smaller than the dense state dict.
+
+    python examples/resnet20_cifar10.py --data DIR --checkpoint resnet20.th     # from a trained network
+    python examples/resnet20_cifar10.py --data DIR --train                       # from scratch: 75 epochs, then the same
+
+DIR holds torchvision's CIFAR10 layout or an ImageFolder (cifar10/train/<class>, cifar10/test/<class>). The checkpoint is a state
+dict with akamaster's names (github.com/akamaster/pytorch_resnet_cifar10), as it is or under "state_dict".
+The test set is measured after each stage for the report; nothing is chosen by it, the last epoch is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from _common import accuracy_on, add_arguments, write_results
+from _data import Batches, load_cifar10
+from torch import nn
+
+import deepcompress as dc
+from deepcompress.models import resnet20
+
+BATCH = 128
+
+PIPELINE = {
+    "stages": [
+        {
+            "name": "prune",
+            "stage": "gradual_prune",
+            "method": "unstructured",
+            "sparsity": 0.83,
+            "reversible": True,
+            "epochs": 22,
+            "end": 14,
+            "lr": 0.03,
+            "optimizer": "SGD",
+            "optimizer_options": {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
+            "scheduler": "cosine",
+            "autocast": "bfloat16",
+        },
+        {"name": "quantize", "stage": "kmeans_quantize", "bits": 4, "init": "kmeans++"},
+        {
+            "name": "finetune",
+            "stage": "finetune",
+            "epochs": 2,
+            "lr": 2e-4,
+            "scheduler": "cosine",
+            "autocast": "bfloat16",
+            "rest": True,
+        },
+        {"name": "encode", "stage": "huffman_encode", "leftovers": "float16"},
+    ]
+}
+
+# From scratch: 75 epochs, one cycle to 0.2, weight decay 5e-4, label smoothing 0.05.
+BASELINE = dc.Pipeline(
+    [
+        (
+            "train",
+            dc.Retrain(
+                epochs=75,
+                lr=0.2,
+                optimizer="SGD",
+                optimizer_options={"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
+                scheduler="onecycle",
+                scheduler_options={"pct_start": 0.15},
+                label_smoothing=0.05,
+                autocast="bfloat16",
+            ),
+        )
+    ]
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="start from this state dict")
+    parser.add_argument("--train", action="store_true", help="train the dense network first")
+    options = parser.parse_args()
+    if (options.checkpoint is None) != options.train:
+        parser.error("give either --checkpoint FILE or --train")
+
+    torch.manual_seed(options.seed)
+    train, test = load_cifar10(options.data)
+    accuracy = accuracy_on(test, channels_last=True)
+    batches = Batches(train, BATCH, shuffle=True, augment=True, seed=options.seed, channels_last=True)
+    model: nn.Module = resnet20().to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if options.train:
+        model = BASELINE.run(model, train=batches, inplace=True).model
+        options.out.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": model.state_dict()}, options.out / "resnet20_cifar10_dense.pt")
+    else:
+        load_checkpoint(model, options.checkpoint)
+    print(f"dense accuracy {accuracy(model):.2%}", flush=True)
+
+    result = dc.Pipeline.from_config(PIPELINE).run(model, train=batches, evaluate=accuracy, store_recipe=False)
+    print(result.report)
+    measured = {
+        "network": "resnet20",
+        "data": "cifar10",
+        "dense": "trained from scratch" if options.train else options.checkpoint.name,
+        "dense_accuracy": result.report.stages[0].accuracy,
+        "accuracy": result.report.stages[-1].accuracy,
+        "seed": options.seed,
+        "runs": 1,
+        "pipeline": PIPELINE,
+    }
+    write_results(options.out, "resnet20_cifar10", result, measured)
+
+
+def load_checkpoint(model: nn.Module, path: Path) -> None:
+    """A state dict, perhaps under "state_dict" and with DataParallel's prefix."""
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    tensors = loaded.get("state_dict", loaded)
+    model.load_state_dict({name.removeprefix("module."): tensor for name, tensor in tensors.items()})
+
+
+if __name__ == "__main__":
+    main()

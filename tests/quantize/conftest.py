@@ -1,0 +1,19 @@
+"""Compile once, before any test with a deadline runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deepcompress.quantize.init import INITS
+from deepcompress.quantize.kmeans import fit_kmeans, quantization_error
+from deepcompress.quantize.sums import run_mean, sorted_values
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled() -> None:
+    for dtype in (np.float32, np.float64):
+        values = np.array([0, 1, 2, 9], dtype)
+        for init in INITS:
+            quantization_error(values, fit_kmeans(values, 3, init=init))
+        run_mean(sorted_values(values), 0, 2)

@@ -1,0 +1,56 @@
+"""What `pip install .` would install, and that the pinned versions agree with what is asked for."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Names in the wheel that is built from a copy of the tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in ("setup.cfg", "pyproject.toml", "LICENSE", "README.md"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "deepcompress", folder / "deepcompress", ignore=shutil.ignore_patterns("__pycache__"))
+    build = "from setuptools.build_meta import build_wheel; build_wheel('out')"
+    (folder / "out").mkdir()
+    subprocess.run([sys.executable, "-c", build], cwd=folder, check=True, capture_output=True)
+    (wheel,) = (folder / "out").iterdir()
+    return set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_the_wheel_holds_the_whole_package(wheel_files: set[str]) -> None:
+    source = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "deepcompress").rglob("*")
+        if path.is_file() and path.suffix in {".py", ".typed", ".yaml", ".html", ".css", ".js"}
+    }
+    assert "deepcompress/py.typed" in source
+    assert source - wheel_files == set()
+
+
+def test_the_wheel_holds_nothing_else(wheel_files: set[str]) -> None:
+    tops = {name.partition("/")[0] for name in wheel_files}
+    assert {re.sub(r"-.*\.", ".", top) for top in tops} == {"deepcompress", "deepcompress.dist-info"}
+
+
+def test_every_dependency_is_pinned_to_one_version() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    wanted = config["options"]["install_requires"] + "".join(config["options.extras_require"].values())
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    names = {re.split(r"[<>=!~ ]", line)[0].lower() for line in wanted.split()}
+    assert names <= {name.lower() for name in pins}
+    assert pins["torch"] == "2.13.0"
+    assert not [version for version in pins.values() if not re.fullmatch(r"[0-9][0-9a-z.]*", version)]
