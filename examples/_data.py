@@ -41,19 +41,21 @@ class Split:
 class Batches:
     """An iterable of normalised (images, labels) batches, in memory; a new shuffle and new crops at every pass.
 
-    Augmentation is the usual one for CIFAR: four pixels of padding, a random crop, a random horizontal flip. It is done on
-    whole batches of tensors; one image at a time would cost more than the training step of a small network.
+    `shift` pads each image by so many pixels and crops it at random; `flip` mirrors half of them: four pixels and flips are the
+    usual augmentation for CIFAR. It is done on whole batches of tensors; one image at a time would cost more than the training
+    step of a small network.
     """
 
-    def __init__(self, split: Split, batch_size: int, *, shuffle: bool = False, augment: bool = False, seed: int = 0,
-                 channels_last: bool = False) -> None:
+    def __init__(self, split: Split, batch_size: int, *, shuffle: bool = False, shift: int = 0, flip: bool = False,
+                 seed: int = 0, channels_last: bool = False) -> None:
         self.split = split
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.augment = augment
+        self.shift = shift
+        self.flip = flip
         self.channels_last = channels_last
         self.generator = torch.Generator().manual_seed(seed)
-        self._padded = torch.nn.functional.pad(split.images, (4, 4, 4, 4)) if augment else split.images
+        self._padded = torch.nn.functional.pad(split.images, (shift,) * 4)
         self._mean = torch.tensor(split.mean).view(-1, 1, 1) * 255
         self._std = torch.tensor(split.std).view(-1, 1, 1) * 255
 
@@ -64,7 +66,7 @@ class Batches:
         n = len(self.split)
         order = torch.randperm(n, generator=self.generator) if self.shuffle else torch.arange(n)
         for rows in order.split(self.batch_size):
-            images = self._crop(rows) if self.augment else self._padded[rows]
+            images = self._crop(rows) if self.shift or self.flip else self._padded[rows]
             images = (images.float() - self._mean) / self._std
             if self.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
@@ -72,10 +74,11 @@ class Batches:
 
     def _crop(self, rows: Tensor) -> Tensor:
         size = self.split.images.shape[-1]
-        offsets = torch.randint(0, 9, (2, len(rows), 1), generator=self.generator)
+        offsets = torch.randint(0, 2 * self.shift + 1, (2, len(rows), 1), generator=self.generator)
         y, x = offsets + torch.arange(size)
-        flip = torch.rand(len(rows), 1, generator=self.generator) < 0.5
-        x = torch.where(flip, x.flip(1), x)
+        if self.flip:
+            mirrored = torch.rand(len(rows), 1, generator=self.generator) < 0.5
+            x = torch.where(mirrored, x.flip(1), x)
         return self._padded[rows[:, None, None], :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
 
 

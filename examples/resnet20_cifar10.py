@@ -1,4 +1,4 @@
-"""ResNet-20 on CIFAR-10: prune gradually, share weights, Huffman-code; a file at least 20 times smaller than the dense state dict.
+"""ResNet-20 on CIFAR-10: prune gradually, share weights, Huffman-code: a file at least 20 times smaller than the dense one.
 
     python examples/resnet20_cifar10.py --data DIR --checkpoint resnet20.th     # from a trained network
     python examples/resnet20_cifar10.py --data DIR --train                       # from scratch: 75 epochs, then the same
@@ -85,7 +85,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     train, test = load_cifar10(options.data)
     accuracy = accuracy_on(test, channels_last=True)
-    batches = Batches(train, BATCH, shuffle=True, augment=True, seed=options.seed, channels_last=True)
+    batches = Batches(train, BATCH, shuffle=True, shift=4, flip=True, seed=options.seed, channels_last=True)
     model: nn.Module = resnet20().to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if options.train:
         model = BASELINE.run(model, train=batches, inplace=True).model

@@ -112,9 +112,7 @@ def check_length(data: Bytes, bits: int, count: int) -> None:
     if byte_count(bits) != len(data):
         raise FormatError(f"{count} symbols take {byte_count(bits)} bytes ({bits} bits), there are {len(data)}")
     if bits & 7 and data[-1] >> (bits & 7):
-        raise FormatError(
-            f"the last {8 - (bits & 7)} bits are padding and must be zero, the last byte is {data[-1]:#04x}"
-        )
+        raise FormatError(f"the last {8 - (bits & 7)} bits are padding and must be zero, the last byte is {data[-1]:#04x}")
 
 
 def _check_width(width: int, owner: str) -> None:

@@ -74,25 +74,23 @@ def decode_gaps(
     _check_cut(numel, gap_bits, chunk_log2, "decode_gaps")
     escape = (1 << gap_bits) - 1
     gap_symbols = as_symbols(gap_symbols, "gap_symbols", "decode_gaps")
-    gap_counts, nonzero_counts = _checked_counts(gap_counts, nonzero_counts, numel, chunk_log2)
-    if (found := int(gap_counts.sum())) != len(gap_symbols):
+    counts = _checked_counts(gap_counts, nonzero_counts, numel, chunk_log2)
+    if (found := int(counts[0].sum())) != len(gap_symbols):
         raise FormatError(f"gap counts sum to {found}, there are {len(gap_symbols)} gaps")
     if len(gap_symbols) and int(gap_symbols.max()) > escape:
         raise FormatError(f"gap {int(gap_symbols.max())}, the largest of {gap_bits} bits is {escape}")
     nonzeros = int(np.count_nonzero(gap_symbols != escape))
-    if (found := int(nonzero_counts.sum())) != nonzeros:
+    if (found := int(counts[1].sum())) != nonzeros:
         raise FormatError(f"nonzero counts sum to {found}, the gaps lead to {nonzeros} nonzeros")
     positions = np.empty(nonzeros, np.int64)
     kept = gap_symbols.astype(symbol_dtype(escape + 1), copy=False)
-    chunk, error = _walk(sealed(kept), sealed(gap_counts), sealed(nonzero_counts), escape, numel, chunk_log2, positions)
+    chunk, error = _walk(sealed(kept), counts, escape, numel, chunk_log2, positions)
     if error == _TOO_FAR:
-        raise FormatError(
-            f"chunk {chunk}: a gap runs past its {min(numel - (chunk << chunk_log2), 1 << chunk_log2)} weights"
-        )
+        raise FormatError(f"chunk {chunk}: a gap runs past its {min(numel - (chunk << chunk_log2), 1 << chunk_log2)} weights")
     if error == _ESCAPE_LAST:
         raise FormatError(f"chunk {chunk}: its last gap is an escape, which leads to no nonzero")
     if error == _MISCOUNTED:
-        raise FormatError(f"chunk {chunk}: its gaps do not lead to {nonzero_counts[chunk]} nonzeros")
+        raise FormatError(f"chunk {chunk}: its gaps do not lead to {counts[1, chunk]} nonzeros")
     return positions
 
 
@@ -157,21 +155,16 @@ def _checked_positions(positions: Any, numel: int, owner: str) -> Positions:
 
 
 @jit
-def _walk(
-    symbols: Symbols,
-    counts: Counts,
-    nonzeros: Counts,
-    escape: int,
-    numel: int,
-    chunk_log2: int,
-    out: Positions,
-) -> tuple[int, int]:
-    """Fill `out` with positions; (chunk, what is wrong with it), or (0, 0). `counts` sum to len(symbols), none negative."""
+def _walk(symbols: Symbols, counts: Counts, escape: int, numel: int, chunk_log2: int, out: Positions) -> tuple[int, int]:
+    """Fill `out` with positions; (chunk, what is wrong with it), or (0, 0).
+
+    `counts` (2, C) are the gaps of each chunk, len(symbols) in all and none negative, and its nonzeros.
+    """
     at, filled = 0, 0
-    for chunk in range(len(counts)):
+    for chunk in range(counts.shape[1]):
         position: Any = chunk << chunk_log2
         end = min(position + (1 << chunk_log2), numel)
-        stop, first = at + counts[chunk], filled
+        stop, first = at + counts[0, chunk], filled
         while at < stop:
             symbol = np.int64(symbols[at])
             at += 1
@@ -186,7 +179,7 @@ def _walk(
                 position += 1
             elif at == stop:
                 return chunk, _ESCAPE_LAST
-        if filled - first != nonzeros[chunk]:
+        if filled - first != counts[1, chunk]:
             return chunk, _MISCOUNTED
     return 0, 0
 
@@ -195,14 +188,15 @@ def _chunk_starts(numel: int, chunk_log2: int) -> Positions:
     return np.arange(max(-(-numel >> chunk_log2), 1), dtype=np.int64) << chunk_log2
 
 
-def _checked_counts(gap_counts: Any, nonzero_counts: Any, numel: int, chunk_log2: int) -> tuple[Counts, Counts]:
-    """Both as int64, one for each chunk, none negative."""
+def _checked_counts(gap_counts: Any, nonzero_counts: Any, numel: int, chunk_log2: int) -> Counts:
+    """(2, C) gaps and nonzeros of each chunk, none negative."""
     chunks = max(-(-numel >> chunk_log2), 1)
-    counts = np.asarray(gap_counts, np.int64), np.asarray(nonzero_counts, np.int64)
-    for name, values in zip(("gap", "nonzero"), counts, strict=True):
-        if len(values) != chunks or values.min() < 0:
-            raise FormatError(f"{chunks} chunks have {len(values)} {name} counts, from {values.min(initial=0)} on")
-    return counts
+    for name, counts in (("gap", np.asarray(gap_counts)), ("nonzero", np.asarray(nonzero_counts))):
+        if len(counts) != chunks:
+            raise FormatError(f"{chunks} chunks need {chunks} {name} counts, there are {len(counts)}")
+        if counts.min() < 0:
+            raise FormatError(f"{name} count {int(counts.min())}, it must be at least 0")
+    return np.array([gap_counts, nonzero_counts], np.int64)
 
 
 def _check_cut(numel: int, gap_bits: int, chunk_log2: int, owner: str) -> None:

@@ -68,9 +68,7 @@ class HuffmanCode:
         Source: Larmore, Hirschberg. A fast algorithm for optimal length-limited Huffman codes. JACM 37(3), 1990.
         """
         if isinstance(max_length, bool) or not 1 <= max_length <= MAX_CODE_LENGTH:
-            raise ParameterError.of(
-                "max_length", "HuffmanCode.from_counts", f"an int from 1 to {MAX_CODE_LENGTH}", max_length
-            )
+            raise ParameterError.of("max_length", "HuffmanCode.from_counts", f"an int from 1 to {MAX_CODE_LENGTH}", max_length)
         counts = _checked_counts(counts, "HuffmanCode.from_counts")
         used = np.flatnonzero(counts)[::-1]
         rare_first = used[np.argsort(counts[used], kind="stable")]
@@ -105,9 +103,7 @@ class HuffmanCode:
     def codewords(self) -> NDArray[np.uint32]:
         """(alphabet,) codewords reversed, so that their first bit is the least significant one; 0 for absent symbols."""
         lengths = self.lengths[self.ordered].astype(np.int64)
-        spans = (
-            np.int64(1) << MAX_CODE_LENGTH - lengths
-        )  # a codeword stands for all longer bit strings that begin with it
+        spans = np.int64(1) << MAX_CODE_LENGTH - lengths  # a codeword stands for all longer bit strings that begin with it
         starts = np.cumsum(spans) - spans
         words = np.zeros(self.alphabet, np.uint32)
         words[self.ordered] = reverse_bits(starts, MAX_CODE_LENGTH)  # the zeros behind a codeword are above it now
@@ -211,6 +207,4 @@ def _check_complete(used: Lengths) -> None:
     kraft = int((unit >> used.astype(np.int64)).sum())
     if kraft != unit:
         which = "over-subscribed" if kraft > unit else "under-subscribed"
-        raise FormatError(
-            f"{which} code: its {len(used)} codewords take {Fraction(kraft, unit)} of the code space, not 1"
-        )
+        raise FormatError(f"{which} code: its {len(used)} codewords take {Fraction(kraft, unit)} of the code space, not 1")

@@ -107,9 +107,7 @@ class HuffmanLanes(LaneCoder):
         if not len(self.code.ordered):
             raise FormatError(f"{len(out)} symbols are coded in a code without codewords")
         if (largest := int(self.code.ordered.max())) > np.iinfo(out.dtype).max:
-            raise FormatError(
-                f"the code has symbol {largest}, the largest that can stand here is {np.iinfo(out.dtype).max}"
-            )
+            raise FormatError(f"the code has symbol {largest}, the largest that can stand here is {np.iinfo(out.dtype).max}")
 
     @cached_property
     def _table(self) -> NDArray[np.uint32]:

@@ -76,9 +76,7 @@ def encode_stream(symbols: Symbols, coder: LaneCoder, lanes: int, counts: Counts
     _check_lanes(lanes, "encode_stream")
     symbols, counts = np.asarray(symbols), np.asarray(counts, np.int64)
     if not len(counts) or counts.min() < 0 or int(counts.sum()) != len(symbols):
-        raise ParameterError.of(
-            "counts", "encode_stream", f"one or more that sum to {len(symbols)}", counts.tolist()[:8]
-        )
+        raise ParameterError.of("counts", "encode_stream", f"one or more that sum to {len(symbols)}", counts.tolist()[:8])
     stops = np.cumsum(counts)
     chunks = [
         _encode_chunk(symbols[start:stop], coder, lanes)

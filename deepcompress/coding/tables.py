@@ -144,9 +144,7 @@ def write_lengths(bits: BitWriter, lengths: ArrayLike) -> None:
     values = np.asarray(lengths).tolist()
     if len(values) > MAX_ALPHABET or any(not 0 <= value <= MAX_CODE_LENGTH for value in values):
         expected = f"at most {MAX_ALPHABET} integers from 0 to {MAX_CODE_LENGTH}"
-        raise ParameterError.of(
-            "lengths", "write_lengths", expected, f"{len(values)} from {min(values)} to {max(values)}"
-        )
+        raise ParameterError.of("lengths", "write_lengths", expected, f"{len(values)} from {min(values)} to {max(values)}")
     bits.write_gamma(len(values) + 1)
     last = _FIRST
     for length, group in groupby(values):

@@ -27,6 +27,7 @@ MAX_TENSOR_BYTES = 2**63 - 1
 MAX_ALPHABET = 65_537  # 16-bit indices and the zero symbol
 MAX_CENTROIDS = 65_536
 MAX_GAP_BITS = 16
+MAX_FIXED_WIDTH = 17
 MAX_VARINT_BYTES = 9  # 63 bits
 
 # Flags of a tensor record.

@@ -83,6 +83,8 @@ class _Decoder:
         if stream is None:
             raise FormatError("a tie has no values of its own")
         if stream.codec == layout.CODEC_RAW:
+            if record.dtype == "bool" and np.any(self.sections["values"] > 1):
+                raise FormatError("a bool element is neither 0 nor 1")
             return widen(self.sections["values"].view(numpy_dtype(record.stored)), record.stored, record.dtype)
         shared = record.value_map == layout.MAP_CODEBOOK
         alphabet = record.size + 1 if shared else layout.MAX_CENTROIDS
@@ -120,7 +122,9 @@ class _Decoder:
     def _affine_values(self, symbols: NDArray[Any], positions: NDArray[np.int64]) -> Array:
         record, section = self.record, self.sections["affine"]
         split = record.size * DTYPE_OF_NAME[record.stored].itemsize
-        scales, offsets = section[:split].view(numpy_dtype(record.stored)), section[split:].view("<i4")
+        scales, offsets = section[:split].view(numpy_dtype(record.stored)), section[split:].copy().view("<i4")
+        if not np.isfinite(bfloat16_to_float32(scales) if record.stored == "bfloat16" else scales).all():
+            raise FormatError("a scale is not finite")
         axis = record.axis - 1 if record.axis else None
         tensor = AffineTensor(record.shape, record.dtype, record.stored, scales, offsets, axis, symbols)
         return tensor.values_at(positions)

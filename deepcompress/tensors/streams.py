@@ -152,7 +152,7 @@ def _open_huffman(cursor: Cursor, tables: Sequence[Lengths], alphabet: int) -> L
 
 def _open_fixed(cursor: Cursor, alphabet: int) -> LaneCoder:
     width, base = cursor.byte(), cursor.varint()
-    if width > alphabet.bit_length() or base >= alphabet:
+    if width > layout.MAX_FIXED_WIDTH or base >= alphabet:
         raise cursor.error(f"fixed width {width} from {base} on, the largest symbol that can stand here is {alphabet - 1}")
     return FixedLanes(width, base)
 

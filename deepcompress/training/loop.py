@@ -1,53 +1,81 @@
-"""The one training loop. Retraining under masks and finetuning centroids hook into it."""
+"""The one training loop. Retraining under masks and finetuning of centroids hook into it."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 
-from deepcompress.errors import ParameterError, TrainingError
-from deepcompress.training.batches import cross_entropy, device_of, epoch_batches, to_device
-from deepcompress.training.history import EpochRecord, History
+from deepcompress.errors import PipelineError, TrainingError
+from deepcompress.training.batches import batches_per_epoch, default_loss, device_of, epoch_batches, own_loss, to_device
+from deepcompress.training.history import EpochRecord, History, Tally
+from deepcompress.training.pace import Pace, make_optimizer
 from deepcompress.training.progress import Report, progress_bar
 from deepcompress.training.seeds import flushed_denormals, seeded
 from deepcompress.training.settings import TrainSettings
+from deepcompress.training.snapshot import Snapshot, modes_kept, restored_on_error
 
 Loss = Callable[[nn.Module, Any], Tensor]
 Measure = Callable[[nn.Module], float]
+_STEPS_AHEAD = 16  # that a GPU may be given before the loss is looked at
 
 
-def _nothing(*_: Any) -> None:
-    return None
+class FitOptions(TypedDict, total=False):
+    """What every kind of training takes by keyword.
 
-
-@dataclass
-class Hooks:
-    """Where a kind of training differs from the plain one.
-
-    Attributes:
-        parameters: what the optimizer gets; all that require gradients where None.
-        started: called once with the optimizer, before the first step.
-        before_step: called with the progress in epochs, before each batch.
-        after_backward, after_step: called after each backward pass and each step of the optimizer.
-        sparsity: what an epoch's record says of it.
-        may_keep: whether the model as it is may be the one that `restore_best` keeps.
+    Keys:
+        loss: (model, batch) -> scalar tensor; by default cross entropy of `model(inputs)` for (inputs, targets).
+        validate: model -> float, more is better; called after each epoch in eval mode, without gradients.
+        restore_best: end with the weights of the epoch that `validate` likes best, False by default.
+        title: what the progress bar and errors call it.
+        quiet: no progress bar, False by default; there is none either where standard error is no terminal.
     """
 
-    parameters: list[Tensor] | None = None
-    started: Callable[[Optimizer], None] = _nothing
-    before_step: Callable[[float], None] = _nothing
-    after_backward: Callable[[], None] = _nothing
-    after_step: Callable[[], None] = _nothing
-    sparsity: Callable[[], float | None] = _nothing
-    may_keep: Callable[[], bool] = field(default=lambda: True)
+    loss: Loss | None
+    validate: Measure | None
+    restore_best: bool
+    title: str
+    quiet: bool
+
+
+class Hooks:
+    """Where a kind of training differs from the plain one, which this is.
+
+    Attributes:
+        sparsity: what an epoch's record says of it.
+        settled: whether an epoch that ends now may be the one that `restore_best` keeps.
+    """
+
+    sparsity: float | None = None
+    settled: bool = True
+
+    def parameters(self, model: nn.Module) -> list[Tensor]:
+        """What the optimizer moves."""
+        return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def others(self) -> Sequence[Tensor]:
+        """What the optimizer moves outside of the model."""
+        return ()
+
+    def training(self, optimizer: Optimizer) -> AbstractContextManager[object]:
+        """Entered before the first step, left after the last."""
+        return nullcontext()
+
+    def passing(self) -> AbstractContextManager[object]:
+        """Around each forward and backward pass, of which an optimizer may make several in a step, and `validate`."""
+        return nullcontext()
+
+    def after_step(self, progress: float) -> None:
+        """After each step; progress counts epochs, in fractions as far as their length is known."""
+
+    def after_epoch(self, epoch: int) -> None:
+        """After each epoch, counted from 1, before it is validated."""
 
 
 def fit(
@@ -55,208 +83,127 @@ def fit(
     train: Iterable[Any] | None,
     settings: TrainSettings,
     *,
-    loss: Loss | None = None,
-    validate: Measure | None = None,
-    restore_best: bool = False,
     hooks: Hooks | None = None,
-    title: str = "train",
-    quiet: bool = True,
+    **options: Unpack[FitOptions],
 ) -> History:
     """Train a model in place.
 
     Args:
-        model: in any mode; it is trained in train mode and gets its mode back.
-        train: batches, iterated once per epoch; their tensors follow the model's device.
+        model: in any mode; it gets its mode back.
+        train: batches, iterated anew in each epoch; tensors in them follow the model's device.
         settings: how long and how.
-        loss: (model, batch) -> scalar tensor; cross entropy of `model(inputs)` for (inputs, targets) where None.
-        validate: model -> float, more is better; called in eval mode, without gradients, after each epoch.
-        restore_best: end with the epoch that `validate` liked best.
         hooks: what a kind of training does differently.
-        title, quiet: of the progress bar.
+        options: see FitOptions.
+
+    Returns:
+        A record of each epoch.
 
     Raises:
-        PipelineError: no batches, or batches that the default loss cannot take.
-        TrainingError: a loss that is not finite. After this and any other exception the model is as it was before.
-        ParameterError: `restore_best` without `validate`.
+        PipelineError: no batches, batches that the default loss cannot take, or `restore_best` without `validate`.
+        TrainingError: a loss that is not finite, or nothing to train.
+        ParameterError: torch refuses an option of the optimizer or of the scheduler.
+
+    After any exception, from the loader or from the user's functions too, the model is as it was before.
     """
-    if restore_best and validate is None:
-        raise ParameterError.of("restore_best", title, "False, unless run(..., validate=...) names the measure", True)
-    with _restored_on_error(model), _mode_kept(model), seeded(settings.seed), flushed_denormals():
-        return _Fit(model, settings, loss, validate, restore_best, hooks or Hooks()).run(train, title, quiet)
+    if options.get("restore_best") and options.get("validate") is None:
+        raise PipelineError("restore_best chooses by a validation measure: give validate=..., model -> float")
+    device = device_of(model)
+    with restored_on_error(model), modes_kept(model), seeded(settings.seed, device), flushed_denormals():
+        return _Fit(model, settings, hooks or Hooks(), options).run(train)
 
 
 class _Fit:
     """One run of `fit`."""
 
-    def __init__(
-        self, model: nn.Module, settings: TrainSettings, loss: Loss | None, validate: Measure | None, restore_best: bool, hooks: Hooks
-    ) -> None:
-        self.model, self.settings, self.loss = model, settings, loss
-        self.validate, self.restore_best, self.hooks = validate, restore_best, hooks
+    def __init__(self, model: nn.Module, settings: TrainSettings, hooks: Hooks, options: FitOptions) -> None:
+        self.model = model
+        self.settings = settings
+        self.hooks = hooks
+        self.loss = options.get("loss")
+        self.validate = options.get("validate")
+        self.restore_best = options.get("restore_best", False)
+        self.title = options.get("title", "train")
+        self.quiet = options.get("quiet", False)
         self.device = device_of(model)
-        parameters = hooks.parameters
-        self.optimizer = settings.make_optimizer(
-            parameters if parameters is not None else [p for p in model.parameters() if p.requires_grad]
-        )
-        self.best: tuple[float, int, dict[str, Tensor]] | None = None
+        self.parameters = hooks.parameters(model)
+        self.best: tuple[float, int, Snapshot] | None = None
 
-    def run(self, train: Iterable[Any] | None, title: str, quiet: bool) -> History:
-        if not self.settings.epochs:
-            return History()
-        steps = _length(train)
-        self.schedule = _Schedule(self.optimizer, self.settings, steps)
-        self.hooks.started(self.optimizer)
+    def run(self, train: Iterable[Any] | None) -> History:
+        epochs = self.settings.epochs
+        self.steps = batches_per_epoch(train) if epochs else None
+        self.optimizer = make_optimizer(self.settings, self.parameters)
+        self.pace = Pace(self.settings, self.optimizer, self.steps)
         records = []
-        with progress_bar(title, steps * self.settings.epochs, quiet=quiet) as report:
-            for epoch in range(self.settings.epochs):
-                meter = _Meter(title, epoch, steps, report)
-                self._epoch(train, meter)
-                records.append(self._end_epoch(meter))
-        if self.best is None:
-            return History(tuple(records), self.settings.epochs)
-        self.model.load_state_dict(self.best[2])
-        return History(tuple(records), self.best[1])
+        with (
+            self.hooks.training(self.optimizer),
+            progress_bar(self.title, epochs, self.steps, quiet=self.quiet) as report,
+        ):
+            for epoch in range(1, epochs + 1):
+                records.append(self._epoch(epoch, train or (), report))
+                self.pace.after_epoch(records[-1])
+            if self.best is not None:
+                self.best[2].restore()
+        kept = self.best[1] if self.best is not None else epochs or None
+        return History(tuple(records), kept)
 
-    def _epoch(self, train: Iterable[Any] | None, meter: _Meter) -> None:
+    def _epoch(self, epoch: int, train: Iterable[Any], report: Report) -> EpochRecord:
+        start = time.perf_counter()
+        tally = Tally(f"{self.title}: epoch {epoch}", 1 if self.device.type == "cpu" else _STEPS_AHEAD)
         self.model.train()
-        for batch in epoch_batches(train):
-            meter.add(*self._step(to_device(batch, self.device), meter.progress))
-            self.schedule.after_batch()
-        self.schedule.after_epoch()
+        step, rate = 0, math.nan
+        for step, batch in enumerate(epoch_batches(train, epoch), 1):  # noqa: B007 (counted to the end)
+            tally.add(*self._step(to_device(batch, self.device)))
+            rate = float(self.optimizer.param_groups[0]["lr"])
+            self.pace.after_batch()
+            self.hooks.after_step(epoch - 1 + (min(step / self.steps, 1.0) if self.steps else 0.0))
+            report(epoch, tally)
+        tally.settle()
+        self.steps = self.steps or step
+        self.hooks.after_epoch(epoch)
+        validation = self._validate(epoch)
+        seconds = time.perf_counter() - start
+        return EpochRecord(epoch, tally.loss, tally.accuracy, validation, self.hooks.sparsity, seconds, rate)
 
-    def _step(self, batch: Any, progress: float) -> tuple[float, float | None]:
-        self.hooks.before_step(progress)
-        if isinstance(self.optimizer, LBFGS):
-            found: list[tuple[float, float | None]] = []
+    def _step(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        """One step of the optimizer. Every optimizer of torch takes a closure; some, as LBFGS, evaluate it often."""
+        measured: list[tuple[Tensor, Tensor | None]] = []
 
-            def closure() -> float:
-                found.append(self._backward(batch))
-                return found[-1][0]
+        def closure() -> Tensor:
+            with torch.enable_grad(), self.hooks.passing():
+                measured.append(self._forward_and_backward(batch))
+            if self.settings.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+            return measured[-1][0]
 
-            self.optimizer.step(closure)
-            value, accuracy = found[0]
-        else:
-            value, accuracy = self._backward(batch)
-            self.optimizer.step()
-        self.hooks.after_step()
-        return value, accuracy
+        self.optimizer.step(closure)
+        if not measured:
+            raise TrainingError(f"{type(self.optimizer).__name__}.step(closure) did not call its closure")
+        return measured[0]
 
-    def _backward(self, batch: Any) -> tuple[float, float | None]:
+    def _forward_and_backward(self, batch: Any) -> tuple[Tensor, Tensor | None]:
         self.optimizer.zero_grad(set_to_none=True)
+        hits: Tensor | None = None
         with self._autocast():
             if self.loss is None:
-                loss, accuracy = cross_entropy(self.model, batch, self.settings.label_smoothing)
+                loss, hits = default_loss(self.model, batch, self.settings.label_smoothing)
             else:
-                loss, accuracy = self.loss(self.model, batch), None
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.hooks.after_backward()
-        if self.settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], self.settings.clip_norm)
-        return float(loss.detach()), accuracy
+                loss = own_loss(self.loss(self.model, batch))
+        loss.backward()
+        return loss.detach(), hits
 
-    def _autocast(self) -> Any:
+    def _autocast(self) -> AbstractContextManager[object]:
         if self.settings.autocast is None:
             return nullcontext()
-        return torch.autocast(self.device.type, getattr(torch, self.settings.autocast))
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def _end_epoch(self, meter: _Meter) -> EpochRecord:
-        seconds, validation = meter.seconds, None
-        if self.validate is not None:
-            self.model.eval()
-            with torch.no_grad():
-                validation = float(self.validate(self.model))
-            if self.restore_best and self.hooks.may_keep() and (self.best is None or validation > self.best[0]):
-                self.best = validation, meter.epoch + 1, _copy_of(self.model)
-        rate = float(self.optimizer.param_groups[0]["lr"])
-        return EpochRecord(meter.epoch + 1, meter.loss, meter.accuracy, validation, self.hooks.sparsity(), seconds, rate)
-
-
-class _Meter:
-    """Loss and accuracy of an epoch so far."""
-
-    def __init__(self, title: str, epoch: int, steps: int, report: Report) -> None:
-        self.title, self.epoch, self.steps, self.report = title, epoch, steps, report
-        self.losses: list[float] = []
-        self.accuracies: list[float] = []
-        self._start = time.perf_counter()
-
-    @property
-    def progress(self) -> float:
-        """In epochs since training began."""
-        return self.epoch + min(len(self.losses) / self.steps, 1.0)
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._start
-
-    @property
-    def loss(self) -> float:
-        return sum(self.losses) / len(self.losses)
-
-    @property
-    def accuracy(self) -> float | None:
-        return sum(self.accuracies) / len(self.accuracies) if self.accuracies else None
-
-    def add(self, loss: float, accuracy: float | None) -> None:
-        self.losses.append(loss)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"{self.title}: the loss is {loss} in epoch {self.epoch + 1}, step {len(self.losses)}; "
-                "the model is as it was before; a smaller lr or clip_norm may help"
-            )
-        if accuracy is not None:
-            self.accuracies.append(accuracy)
-        self.report(self.epoch * self.steps + len(self.losses), self.loss, self.accuracy)
-
-
-class _Schedule:
-    """The learning rate's scheduler, stepped where it wants to be."""
-
-    def __init__(self, optimizer: Optimizer, settings: TrainSettings, steps: int) -> None:
-        self._scheduler, self._per_batch = settings.make_scheduler(optimizer, steps)
-        self._left = settings.epochs * steps - 1  # a scheduler made for n steps must not be asked for one more
-
-    def after_batch(self) -> None:
-        if self._scheduler is not None and self._per_batch and self._left > 0:
-            self._scheduler.step()
-            self._left -= 1
-
-    def after_epoch(self) -> None:
-        if self._scheduler is not None and not self._per_batch:
-            self._scheduler.step()
-
-
-def _length(train: Iterable[Any] | None) -> int:
-    """Batches in an epoch; counted once where the loader does not say."""
-    if hasattr(train, "__len__"):
-        return max(len(train), 1)
-    return max(sum(1 for _ in epoch_batches(train)), 1)
-
-
-def _copy_of(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in model.state_dict().items()}
-
-
-@contextmanager
-def _restored_on_error(model: nn.Module) -> Iterator[None]:
-    before = _copy_of(model)
-    try:
-        yield
-    except BaseException:
-        with torch.no_grad():
-            for name, tensor in model.state_dict().items():
-                if isinstance(tensor, Tensor):
-                    tensor.copy_(before[name])
-        model.zero_grad(set_to_none=True)
-        raise
-
-
-@contextmanager
-def _mode_kept(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        model.zero_grad(set_to_none=True)
+    def _validate(self, epoch: int) -> float | None:
+        """The user's measure of the model as it is, which is kept where it is the best one so far."""
+        if self.validate is None:
+            return None
+        self.model.eval()
+        with torch.no_grad(), self.hooks.passing():
+            measure = float(self.validate(self.model))
+        best = self.best[0] if self.best is not None else -math.inf
+        if self.restore_best and self.hooks.settled and measure > best:
+            self.best = measure, epoch, Snapshot(self.model, self.hooks.others())
+        return measure

@@ -45,9 +45,7 @@ def test_strided_and_foreign_byte_order_go_in() -> None:
     assert pack_bits(values, 7).tobytes() == slow_pack(values.tolist(), 7)
 
 
-@pytest.mark.parametrize(
-    ("alphabet", "itemsize"), [(0, 1), (1, 1), (256, 1), (257, 2), (65_536, 2), (65_537, 4), (1 << 32, 4)]
-)
+@pytest.mark.parametrize(("alphabet", "itemsize"), [(0, 1), (1, 1), (256, 1), (257, 2), (65_536, 2), (65_537, 4), (1 << 32, 4)])
 def test_symbol_dtype_is_the_smallest(alphabet: int, itemsize: int) -> None:
     dtype = symbol_dtype(alphabet)
     assert (dtype.kind, dtype.itemsize) == ("u", itemsize)

@@ -30,5 +30,7 @@ def test_bounds_and_order(counts: list[int]) -> None:
 
 
 def test_a_negative_count_is_refused() -> None:
-    with pytest.raises(ParameterError, match=r"The 'counts' parameter of entropy must be at least 0 everywhere\. Got -3 instead\."):
+    with pytest.raises(
+        ParameterError, match=r"The 'counts' parameter of entropy must be at least 0 everywhere\. Got -3 instead\."
+    ):
         entropy(np.array([1, -3]))

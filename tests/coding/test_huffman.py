@@ -98,7 +98,7 @@ def test_limited_codes_against_all_there_are(counts: list[int], limit: int) -> N
         ([1, 2, 4, 8, 16], 12, [4, 4, 3, 2, 1]),
         ([1, 2, 4, 8, 16], 3, [3, 3, 3, 3, 1]),
         ([1, 2, 4, 8, 16], 1, [3, 3, 3, 3, 1]),
-        ([5, 0, 5, 1, 1, 0, 1], 12, [2, 0, 1, 3, 4, 0, 4]),
+        ([5, 0, 5, 1, 1, 0, 1], 12, [1, 0, 2, 3, 4, 0, 4]),
     ],
 )
 def test_ties_fall_the_same_way_everywhere(counts: list[int], limit: int, lengths: list[int]) -> None:
@@ -116,7 +116,6 @@ def test_of_equal_symbols_the_later_one_is_never_shorter(counts: list[int]) -> N
 def test_the_largest_alphabet(limit: int) -> None:
     counts = np.maximum(2**40 >> np.minimum(np.arange(65_537) // 3, 50), 1)
     code = HuffmanCode.from_counts(counts, limit)
-    assert kraft(np.bincount(code.lengths) @ (1.0 / 2.0 ** np.arange(code.max_length + 1)) * np.ones(1)) is not None
     assert (np.bincount(code.lengths)[1:] * 2.0 ** -np.arange(1, code.max_length + 1)).sum() == 1
     assert code.max_length == max(limit, 17)
     assert len(set(zip(code.codewords.tolist(), code.lengths.tolist(), strict=True))) == 65_537

@@ -25,7 +25,9 @@ def written(lengths: list[int]) -> BitWriter:
     return bits
 
 
-@given(st.lists(st.integers(0, 80).flatmap(lambda width: st.tuples(st.integers(0, (1 << width) - 1), st.just(width))), max_size=30))
+@given(
+    st.lists(st.integers(0, 80).flatmap(lambda width: st.tuples(st.integers(0, (1 << width) - 1), st.just(width))), max_size=30)
+)
 def test_fields_come_back(fields: list[tuple[int, int]]) -> None:
     writer = BitWriter()
     for value, width in fields:
@@ -96,15 +98,12 @@ def test_the_largest_alphabet() -> None:
         ("011 110 10000 101", "code length 0, it must be from 1 to 20"),
         ("011 110 00101 100", "code length 21, it must be from 1 to 20"),
         ("011 1111 010", "a run of absent symbols goes to 3, the alphabet has 2"),
-        ("00101 0000", "2 bits are needed, 0 are left"),
+        ("00101 0 0 1", "2 bits are needed, 0 are left"),
     ],
 )
 def test_bad_tables(text: str, message: str) -> None:
-    data = bits_of(text)
-    if message.startswith("2 bits"):
-        data = bits_of("00101 0 0 1")
     with pytest.raises(FormatError) as caught:
-        read_lengths(BitReader(data), 100)
+        read_lengths(BitReader(bits_of(text)), 100)
     assert str(caught.value) == message
 
 
@@ -138,5 +137,7 @@ def test_bad_arguments() -> None:
         BitWriter().write(-1, 2)
     with pytest.raises(ParameterError, match=r"of BitWriter.write_gamma must be at least 1\. Got 0"):
         BitWriter().write_gamma(0)
-    with pytest.raises(ParameterError, match=r"of write_lengths must be at most 65537 integers from 0 to 20\. Got '2 from 1 to 21'"):
+    with pytest.raises(
+        ParameterError, match=r"of write_lengths must be at most 65537 integers from 0 to 20\. Got '2 from 1 to 21'"
+    ):
         write_lengths(BitWriter(), [1, 21])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -103,6 +103,8 @@ def test_centroids_ascend_within_the_values(values: NDArray[Any], k: int, init: 
 
 
 @given(wide, st.integers(1, 12), inits)
+@example(np.array([-1.7e308, 1.0, 1.7e308]), 2, "linear")
+@example(np.array([1.5e308, 1.6e308, 1.7e308]), 1, "density")
 def test_centroids_ascend_within_values_of_any_size(values: NDArray[Any], k: int, init: str) -> None:
     found = fit_kmeans(values, k, init=init)
     assert 1 <= len(found) <= min(k, len(np.unique(values)))
