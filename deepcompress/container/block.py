@@ -14,6 +14,7 @@ import numpy as np
 from deepcompress.coding.huffman import HuffmanCode
 from deepcompress.coding.tables import BitReader, BitWriter, read_lengths, write_lengths
 from deepcompress.container.varint import Cursor, varint
+from deepcompress.errors import FormatError
 
 _MAX_LENGTH = 12
 
@@ -33,7 +34,10 @@ def unpack_block(cursor: Cursor) -> bytes:
     data = cursor.take(cursor.varint())
     if size > 8 * len(data):
         raise cursor.error(f"a block of {size} bytes cannot come from {len(data)}")
-    return _decode(data, size, cursor)
+    try:
+        return _decode(data, size)
+    except FormatError as error:
+        raise cursor.error(f"a coded block: {error}") from None
 
 
 def _encode(data: bytes) -> bytes:
@@ -47,9 +51,11 @@ def _encode(data: bytes) -> bytes:
     return bits.getvalue()
 
 
-def _decode(data: bytes, size: int, cursor: Cursor) -> bytes:
+def _decode(data: bytes, size: int) -> bytes:
     bits = BitReader(data)
     code = HuffmanCode.from_lengths(read_lengths(bits, 256))
+    if code.max_length > _MAX_LENGTH:
+        raise FormatError(f"a codeword of {code.max_length} bits, at most {_MAX_LENGTH} are allowed")
     lookup = {
         (length, word): symbol
         for symbol, (length, word) in enumerate(zip(code.lengths.tolist(), code.codewords.tolist(), strict=True))
@@ -57,16 +63,16 @@ def _decode(data: bytes, size: int, cursor: Cursor) -> bytes:
     }
     out = bytearray()
     for _ in range(size):
-        out.append(_symbol(bits, lookup, cursor))
+        out.append(_symbol(bits, lookup))
     bits.finish()
     return bytes(out)
 
 
-def _symbol(bits: BitReader, lookup: dict[tuple[int, int], int], cursor: Cursor) -> int:
+def _symbol(bits: BitReader, lookup: dict[tuple[int, int], int]) -> int:
     word = 0
     for length in range(1, _MAX_LENGTH + 1):
         word |= bits.read(1) << length - 1
         symbol = lookup.get((length, word))
         if symbol is not None:
             return symbol
-    raise cursor.error("a block holds a codeword that its code does not have")
+    raise FormatError("a codeword that its code does not have")

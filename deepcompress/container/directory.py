@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcompress.coding.huffman import HuffmanCode
 from deepcompress.coding.tables import BitReader, BitWriter, read_lengths, write_lengths
 from deepcompress.container import layout
 from deepcompress.container.block import pack_block, unpack_block
@@ -152,7 +153,9 @@ def check_head(head: bytes) -> tuple[int, int]:
     if major != layout.MAJOR:
         raise VersionError(f"the file has format version {major}.{minor}, this reader knows {layout.MAJOR}.x")
     if unknown := flags & ~layout.KNOWN_FLAGS:
-        raise VersionError(f"the file has flags {unknown:#06x}, a reader of format {layout.MAJOR}.{layout.MINOR} knows none of them")
+        raise VersionError(
+            f"the file has flags {unknown:#06x}, which this reader (format {layout.MAJOR}.{layout.MINOR}) does not know"
+        )
     return major, minor
 
 
@@ -176,8 +179,22 @@ def _unpack_tables(cursor: Cursor) -> list[Lengths]:
     data = cursor.take(cursor.varint())
     if count > 8 * len(data):
         raise cursor.error(f"{count} code-length tables in {len(data)} bytes")
-    bits = BitReader(data)
-    tables = [read_lengths(bits, layout.MAX_ALPHABET) for _ in range(count)]
+    try:
+        return _read_codes(BitReader(data), count)
+    except FormatError as error:
+        raise cursor.error(f"code-length tables: {error}") from None
+
+
+def _read_codes(bits: BitReader, count: int) -> list[Lengths]:
+    """`count` tables, each of a complete code."""
+    tables: list[Lengths] = []
+    symbols = 0
+    for _ in range(count):
+        code = HuffmanCode.from_lengths(read_lengths(bits, layout.MAX_ALPHABET))
+        tables.append(code.lengths)
+        symbols += code.alphabet
+        if symbols > layout.MAX_ALL_ALPHABETS:
+            raise FormatError(f"the alphabets have more than {layout.MAX_ALL_ALPHABETS} symbols together")
     bits.finish()
     return tables
 
@@ -193,12 +210,12 @@ def _unpack_records(data: bytes, names: list[str]) -> list[TensorRecord]:
 
 def _unpack_metadata(cursor: Cursor) -> tuple[MetaSection, ...]:
     cursor.place = "directory"
-    sections: list[MetaSection] = []
+    sections: dict[int, MetaSection] = {}
     for _ in range(cursor.varint()):
         kind = cursor.varint()
         if kind % 2 and kind not in layout.KNOWN_META:
             raise VersionError(f"the file has a critical section of kind {kind}, which this reader does not know")
-        if any(kind == section.kind for section in sections):
+        if kind in sections:
             raise cursor.error(f"metadata of kind {kind} is there twice")
-        sections.append(MetaSection(kind, cursor.varint()))
-    return tuple(sections)
+        sections[kind] = MetaSection(kind, cursor.varint())
+    return tuple(sections.values())

@@ -1,8 +1,8 @@
 """Every number of the format, once. FORMAT.md says the same in words, with the reasons.
 
-    | head 8 | sections, back to back ............. | directory | trailer 8 |
-      magic    tensor by tensor: codebook, gaps,      names, tables, records,
-      version  values; then metadata                  metadata, checksums
+| head 8 | sections, back to back ............. | directory | trailer 8 |
+  magic    tensor by tensor: codebook, gaps,      names, tables, records,
+  version  values; then metadata                  metadata, checksums
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ ALIGNMENT = 64  # of raw sections above RAW_ALIGNED bytes, so that they can be m
 RAW_ALIGNED = 4_096
 
 MAX_NAME_BYTES = 65_535
+MAX_ALL_NAMES_BYTES = 1 << 26  # front coding makes long names of few bytes
 MAX_DIMENSIONS = 64
 MAX_TENSOR_BYTES = 2**63 - 1
 MAX_ALPHABET = 65_537  # 16-bit indices and the zero symbol
+MAX_ALL_ALPHABETS = 1 << 26  # a run of absent symbols takes a few bits
 MAX_CENTROIDS = 65_536
 MAX_GAP_BITS = 16
 MAX_FIXED_WIDTH = 17
@@ -102,7 +104,9 @@ def check_name(name: str) -> str | None:
         return "holds a NUL"
     if ".." in name:
         return "holds '..'"
-    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        return "has no UTF-8 form"
+    if len(name.encode()) > MAX_NAME_BYTES:
         return f"is longer than {MAX_NAME_BYTES} bytes"
     return None
 
@@ -110,6 +114,11 @@ def check_name(name: str) -> str | None:
 def numel(shape: tuple[int, ...]) -> int:
     """Elements of a shape; 1 for a 0-d tensor."""
     return math.prod(shape)
+
+
+def extent(shape: tuple[int, ...]) -> int:
+    """Elements of a shape, sides of 0 left out; what must not overflow, for strides are computed from all sides."""
+    return math.prod(side for side in shape if side)
 
 
 def aligned(offset: int, raw_bytes: int) -> int:

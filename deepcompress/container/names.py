@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deepcompress.container.layout import check_name
+from deepcompress.container.layout import MAX_ALL_NAMES_BYTES, check_name
 from deepcompress.container.varint import Cursor, varint
 
 
@@ -49,8 +49,12 @@ def unpack_names(data: bytes, count: int) -> list[str]:
     tails: list[bytes] = []
     names: dict[str, None] = {}
     last = b""
+    total = 0
     for _ in range(count):
         last = _next_name(cursor, last, tails)
+        total += len(last)
+        if total > MAX_ALL_NAMES_BYTES:
+            raise cursor.error(f"the names have more than {MAX_ALL_NAMES_BYTES} bytes together")
         name = _decode(cursor, last)
         if name in names:
             raise cursor.error(f"{name!r} is there twice")

@@ -142,7 +142,7 @@ def read_record(cursor: Cursor, name: str, earlier: list[TensorRecord]) -> Tenso
     if flags == layout.TIE:
         return _read_tie(cursor, name, earlier)
     dtype, shape = _read_dtype(cursor), _read_shape(cursor)
-    if layout.numel(shape) * DTYPE_OF_NAME[dtype].itemsize > layout.MAX_TENSOR_BYTES:
+    if layout.extent(shape) * DTYPE_OF_NAME[dtype].itemsize > layout.MAX_TENSOR_BYTES:
         raise cursor.error(f"a tensor of shape {shape} and dtype {dtype} has more than 2**63 - 1 bytes")
     stored = _read_stored(cursor, dtype) if flags & layout.OTHER_TYPE else dtype
     value_map = flags & layout.VALUE_MAP

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from deepcompress.errors import StorageError
+from deepcompress.errors import ParameterError, StorageError
 
 FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
@@ -29,16 +29,18 @@ class Source:
             self.size = len(self._data)
         elif isinstance(source, (str, os.PathLike)):
             self._open(Path(source))
-        else:
+        elif hasattr(source, "read"):
             self._adopt(source)
+        else:
+            raise ParameterError.of("source", "open", "a path, bytes or a binary file object", source)
 
     def _open(self, path: Path) -> None:
         self.name = str(path)
         try:
             self._file, self._owned = path.open("rb"), True
             self.size = os.fstat(self._file.fileno()).st_size
-        except OSError as error:
-            raise StorageError(f"cannot read {self.name}: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            raise StorageError(f"cannot read {self.name}: {getattr(error, 'strerror', None) or error}") from error
 
     def _adopt(self, file: BinaryIO) -> None:
         """A file object is read from where it stands; one that cannot seek is read whole."""
@@ -54,15 +56,23 @@ class Source:
             raise StorageError(f"cannot read {self.name}: {error}") from error
 
     def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset`; fewer only where the file ends."""
+        """`length` bytes from `offset`; fewer only where they would go past `size`.
+
+        Raises:
+            StorageError: the file cannot be read, was closed, or has become shorter since it was opened.
+        """
+        length = max(min(length, self.size - offset), 0)
         if self._file is None:
             return self._data[offset : offset + length]
         try:
             with self._lock:
                 self._file.seek(self._base + offset)
-                return self._file.read(length)
+                data = _read_all(self._file, length)
         except (OSError, ValueError) as error:
             raise StorageError(f"cannot read {self.name}: {error}") from error
+        if len(data) < length:
+            raise StorageError(f"cannot read {self.name}: it ended at byte {offset + len(data)}, it had {self.size} bytes before")
+        return data
 
     def load(self) -> None:
         """Take the whole file into memory; the file itself is needed no more."""
@@ -76,6 +86,18 @@ class Source:
             self._file.close()
 
 
+def _read_all(file: BinaryIO, length: int) -> bytes:
+    """`length` bytes, or what there is; an unbuffered file may hand them out in pieces."""
+    data = file.read(length)
+    if len(data) == length or not data:
+        return data
+    pieces, left = [data], length - len(data)
+    while left and (piece := file.read(left)):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write to, which takes the name `path` only when the block ends without an error.
@@ -86,8 +108,11 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises:
         StorageError: the folder is not there or not writable, or the disk is full.
     """
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        target = Path(os.path.realpath(path))
+        temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    except ValueError as error:  # a NUL in the path, or the root folder
+        raise StorageError(f"cannot write {path}: {error}") from error
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:

@@ -36,6 +36,11 @@ def model_tensors(model: Model) -> dict[str, Tensor]:
         ModelError: there are none, or some entry is no tensor.
     """
     tensors = dict(model.state_dict()) if isinstance(model, nn.Module) else model
+    for name, value in tensors.items():
+        if not isinstance(name, str):
+            raise ModelError(f"{name!r} is the name of a tensor, but no string")
+        if isinstance(value, Tensor) and (value.is_meta or value.layout != torch.strided):
+            raise ModelError(f"{name!r} is {'a meta' if value.is_meta else 'no dense'} tensor, so it cannot be stored")
     if strangers := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
         raise ModelError(f"not a tensor, so it cannot be stored: {', '.join(map(repr, strangers))}")
     if not tensors:
@@ -58,6 +63,11 @@ class Assembly:
     def __init__(self, state: State) -> None:
         self.state = state
         self.tensors = model_tensors(state.model)
+        self._ties = tied_names(self.tensors)
+        # A weight may go by its buffer's name in the file, if that comes first.
+        self._codebooks = {self._ties.get(name, name): book for name, book in state.codebooks.items()}
+        self._errors = {self._ties.get(name, name): error for name, error in state.errors.items()}
+        self._masked = {self._ties.get(name, name) for name in state.masks}
         self.index_counts: dict[str, NDArray[np.int64]] = {}
 
     def build(self, extras: Extras) -> CompressedModel:
@@ -65,14 +75,13 @@ class Assembly:
         return build_model(self._named(), self.state.encoding, extras)
 
     def _named(self) -> Iterator[tuple[str, AnyTensor | Tie]]:
-        ties = tied_names(self.tensors)
         for name, tensor in self.tensors.items():
-            yield name, Tie(ties[name]) if name in ties else self._compressed(name, tensor)
+            yield name, Tie(self._ties[name]) if name in self._ties else self._compressed(name, tensor)
 
     def _compressed(self, name: str, tensor: Tensor) -> AnyTensor:
         try:
             dtype, values = dtype_name(tensor), from_torch(tensor)
-            codebook = self.state.codebooks.get(name)
+            codebook = self._codebooks.get(name)
             if codebook is None:
                 stored = self.state.stored.get(name, dtype)
                 return DenseTensor(values.astype(numpy_dtype(stored)) if stored != dtype else values, dtype, stored)
@@ -91,26 +100,26 @@ class Assembly:
         )
 
     def _row(self, record: TensorRecord, bits: BitCount, before: NDArray[Any] | None) -> LayerRow:
-        tensor, codebook = self.tensors[record.name], self.state.codebooks.get(record.name)
+        tensor, codebook = self.tensors[record.name], self._codebooks.get(record.name)
         counts = self.index_counts.get(record.name)
-        changed = before is not None and (codebook is not None or record.name in self.state.masks)
+        changed = before is not None and (codebook is not None or record.name in self._masked)
         return LayerRow(
             name=record.name,
             shape=record.shape,
             dtype=record.dtype,
             weights=record.numel,
-            nonzeros=int(torch.count_nonzero(tensor)) if tensor.dtype.is_floating_point else _nonzeros(tensor),
+            nonzeros=count_nonzero(tensor),
             representation=representation(record),
             bits=bits,
             quantized=codebook is not None,
-            pruned=record.name in self.state.masks,
+            pruned=record.name in self._masked,
             k=codebook.k if codebook else None,
             bit_width=codebook.bit_width if codebook else None,
             mean_code_length=_mean_code_length(counts, self.state) if counts is not None else None,
             entropy=entropy(counts) if counts is not None else None,
             gap_bit_width=record.sparse.gap_bits if record.sparse else None,
             gap_symbols=record.sparse.gap_count if record.sparse else None,
-            rmse=self.state.errors.get(record.name),
+            rmse=self._errors.get(record.name),
             histogram=Histogram.of(before, sample(tensor)) if changed and before is not None else None,
         )
 
@@ -120,8 +129,10 @@ def _mean_code_length(counts: NDArray[np.int64], state: State) -> float:
     return HuffmanCode.from_counts(counts, state.encoding.max_code_length).mean_length(counts) if counts.any() else 0.0
 
 
-def _nonzeros(tensor: Tensor) -> int:
-    """Elements with any bit set, for dtypes that torch cannot count in."""
+def count_nonzero(tensor: Tensor) -> int:
+    """Elements that are not zero; of dtypes that torch cannot count in, those with any bit set."""
+    if tensor.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return int(torch.count_nonzero(tensor))
     raw = np.ascontiguousarray(from_torch(tensor)).reshape(-1)
     return int(raw.view(np.uint8).reshape(len(raw), -1).any(axis=1).sum()) if len(raw) else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,14 +39,18 @@ def read_config(source: Mapping[str, Any] | str | Path, pipeline: type[Pipeline]
 
 def _parse(source: str | Path) -> Any:
     text = str(source)
-    if isinstance(source, Path) or text.endswith(_SUFFIXES):
+    if isinstance(source, Path) or (text.endswith(_SUFFIXES) and "\n" not in text):
         try:
             text = Path(source).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise StorageError(f"cannot read {source}: {error}") from error
     try:
+        return json.loads(text)  # YAML is no superset of it: tabs, and characters as surrogate pairs
+    except ValueError:
+        pass
+    try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ParameterError(f"the configuration is neither JSON nor YAML: {' '.join(str(error).split())}") from None
 
 
@@ -54,8 +59,8 @@ def _entry(entry: Any, position: int, pipeline: type[Pipeline]) -> tuple[str, St
         raise ParameterError(f"stage {position} of the configuration must be a mapping with a 'stage'; it is {entry!r}")
     kind, name = entry["stage"], entry.get("name", entry["stage"])
     rest = {key: value for key, value in entry.items() if key not in ("name", "stage")}
-    if kind == "pipeline":
-        return str(name), pipeline(read_config(rest, pipeline))
-    if kind not in STAGES:
+    if kind not in (*STAGES, "pipeline"):
         raise ParameterError.of("stage", f"stage {position}", f"one of {', '.join((*STAGES, 'pipeline'))}", kind)
-    return str(name), STAGES[kind].from_config(rest)
+    if not isinstance(name, str):
+        raise ParameterError.of("name", f"stage {position}", "a string, in quotes where it reads as a number", name)
+    return name, pipeline(read_config(rest, pipeline)) if kind == "pipeline" else STAGES[kind].from_config(rest)

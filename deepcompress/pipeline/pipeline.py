@@ -15,17 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from deepcompress.errors import ModelError, ParameterError, PipelineError
-from deepcompress.layers.select import named_weights
 from deepcompress.layers.sharing import tied_names
-from deepcompress.pipeline.assemble import Assembly, model_tensors, module_versions, sample
+from deepcompress.pipeline.assemble import Assembly, count_nonzero, model_tensors, module_versions, sample
 from deepcompress.pipeline.config import read_config
 from deepcompress.pipeline.order import check_order
+from deepcompress.pipeline.selection import floating_weights
 from deepcompress.pipeline.stage import Stage
 from deepcompress.pipeline.state import Context, Loss, Measure, Model, State
 from deepcompress.report.report import Report
 from deepcompress.report.rows import StageRow
 from deepcompress.tensors.build import Extras
 from deepcompress.tensors.model import CompressedModel
+from deepcompress.training.seeds import generators_kept
+from deepcompress.training.settings import TrainSettings
+from deepcompress.training.snapshot import mode_kept
 from deepcompress.version import __version__
 
 
@@ -55,7 +58,7 @@ class Pipeline:
     """
 
     def __init__(self, stages: Sequence[tuple[str, Stage | Pipeline]]) -> None:
-        self.stages = list(stages)
+        self.stages = tuple(stages)
         self._flat = list(_flatten(self.stages))
         if not self._flat:
             raise PipelineError("a pipeline needs at least one stage")
@@ -82,7 +85,8 @@ class Pipeline:
         Args:
             model: any module, or a bare state dict for pipelines that do not train. It stays as it is unless `inplace`.
             train: batches for the stages that train, iterated once per epoch: (inputs, targets), or whatever `loss` takes.
-            evaluate: model -> float, more is better (an accuracy as a fraction); measured after each stage, for the report alone.
+            evaluate: model -> float, more is better (an accuracy as a fraction); called in eval mode, without gradients, after
+                each stage, for the report alone.
             validate: model -> float, more is better, for stages that choose by it (`restore_best`).
             loss: (model, batch) -> scalar tensor; cross entropy of `model(inputs)` where not given.
             inplace: change the given model instead of a copy.
@@ -92,11 +96,17 @@ class Pipeline:
 
         Raises:
             ModelError: a model that cannot be compressed: empty, non-tensor state, NaN where values are to be shared.
-            PipelineError: a stage lacks what it needs.
+            PipelineError: a stage lacks what it needs; said before anything runs.
+            ParameterError: patterns that match nothing in this model, or metadata that are no strings.
+            TrainingError: training that cannot go on.
+
+        Where a stage raises, also by the keyboard, the model that was given `inplace` is as it was when that stage began.
         """
         recipe = self.config() if store_recipe else None
+        strings = _checked_metadata(metadata or {})
+        self._check_inputs(model, train, evaluate, validate)
         state = State(_prepare(model, inplace))
-        before = {name: sample(weight) for name, weight in named_weights(state.model).items() if weight.ndim > 1}
+        before = {name: sample(weight) for name, weight in floating_weights(state.model).items() if weight.ndim > 1}
         context = Context(train, validate, loss, quiet)
         journal = _Journal(evaluate)
         journal.note("input", "as given", state, 0.0)
@@ -105,7 +115,7 @@ class Pipeline:
             state = stage.apply(state, context)
             journal.note(name, type(stage).__name__, state, time.perf_counter() - start)
         assembly = Assembly(state)
-        compressed = assembly.build(Extras(metadata or {}, recipe, module_versions(state.model)))
+        compressed = assembly.build(Extras(strings, recipe, module_versions(state.model)))
         report = Report(
             layers=assembly.rows(compressed, before),
             stages=journal.rows(state),
@@ -116,6 +126,21 @@ class Pipeline:
             environment=_environment(),
         )
         return Result(state.model, compressed, report)
+
+    def _check_inputs(self, model: object, train: object, evaluate: Measure | None, validate: Measure | None) -> None:
+        """Whatever a late stage lacks is said before an early one has trained for hours."""
+        bare = not isinstance(model, nn.Module)
+        for name, stage in self._flat:
+            if not isinstance(stage, TrainSettings):
+                continue
+            if bare:
+                raise PipelineError(f"stage {name!r} needs a model that can run; the pipeline was given a bare state dict")
+            if train is None and stage.epochs:
+                raise PipelineError(f"stage {name!r} trains, and there is nothing to train on: give run(..., train=loader)")
+            if validate is None and getattr(stage, "restore_best", False):
+                raise PipelineError(f"stage {name!r} restores its best epoch by a measure: give run(..., validate=...)")
+        if bare and evaluate is not None:
+            raise PipelineError("evaluate needs a model that can run; the pipeline was given a bare state dict")
 
     def config(self) -> dict[str, Any]:
         """The pipeline as JSON data: `{"stages": [{"name": ..., "stage": ..., ...}, ...]}`, for `from_config`.
@@ -136,7 +161,10 @@ class Pipeline:
             ParameterError: not a configuration, or an unknown stage or parameter.
             StorageError: the file cannot be read.
         """
-        return cls(read_config(source, cls))
+        try:
+            return cls(read_config(source, cls))
+        except RecursionError:
+            raise ParameterError("the configuration is nested too deeply, or within itself") from None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pipeline) and self.stages == other.stages
@@ -172,7 +200,7 @@ def _prepare(model: nn.Module | Mapping[str, Tensor], inplace: bool) -> Model:
     if isinstance(model, nn.Module):
         model_tensors(model)
         return model if inplace else _copy(model)
-    tensors: Any = copy.copy(model)  # keeps the module versions that a state dict carries
+    tensors: Any = copy.copy(model) if isinstance(model, dict) else dict(model)  # a copy keeps the modules' versions
     model_tensors(tensors)
     if not inplace:
         ties = tied_names(model)
@@ -185,8 +213,14 @@ def _prepare(model: nn.Module | Mapping[str, Tensor], inplace: bool) -> Model:
 def _copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError, AttributeError, copy.Error) as error:
         raise ModelError(f"the model cannot be copied ({error}); give a copy yourself and say inplace=True") from error
+
+
+def _checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    if all(isinstance(key, str) and isinstance(value, str) for key, value in metadata.items()):
+        return metadata
+    raise ParameterError.of("metadata", "Pipeline.run", "a mapping of strings to strings", metadata)
 
 
 class _Journal:
@@ -197,13 +231,13 @@ class _Journal:
         self._entries: list[tuple[dict[str, Any], dict[str, int]]] = []
 
     def note(self, name: str, kind: str, state: State, seconds: float) -> None:
-        zeros = {key: weight.numel() - int(torch.count_nonzero(weight)) for key, weight in named_weights(state.model).items()}
+        zeros = {key: weight.numel() - count_nonzero(weight) for key, weight in floating_weights(state.model).items()}
         row = {"name": name, "kind": kind, "seconds": seconds, "accuracy": self._accuracy(state), "notes": state.notes}
         self._entries.append((row, zeros))
 
     def rows(self, final: State) -> tuple[StageRow, ...]:
         """Sparsity is over the weights that are pruned or share values in the end."""
-        weights = named_weights(final.model)
+        weights = floating_weights(final.model)
         chosen = [name for name in weights if name in final.masks or name in final.codebooks]
         total = max(sum(weights[name].numel() for name in chosen), 1)
         return tuple(
@@ -213,14 +247,17 @@ class _Journal:
     def _accuracy(self, state: State) -> float | None:
         if self._evaluate is None:
             return None
-        return float(self._evaluate(state.module("evaluate")))
+        model = state.module("evaluate")
+        with mode_kept(model), generators_kept(), torch.no_grad():  # it only looks: nothing after it may depend on it
+            return float(self._evaluate(model.eval()))
 
 
 def _notes(state: State) -> tuple[str, ...]:
     """What a reader of the report must know about how values are stored."""
     notes = []
     if halves := [name for name, book in state.codebooks.items() if book.centroids.dtype == np.float16]:
-        notes.append(f"{len(halves)} of {len(state.codebooks)} codebooks are stored as float16; their centroids were rounded to it.")
+        count = f"{len(halves)} of {len(state.codebooks)} codebooks"
+        notes.append(f"{count} are stored as float16; their centroids were rounded to it.")
     if state.stored:
         notes.append(f"{len(state.stored)} tensors without a codebook are stored as float16; their values were rounded to it.")
     return tuple(notes)

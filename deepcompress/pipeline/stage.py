@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, ClassVar
+
+import numpy as np
 
 from deepcompress.errors import ParameterError
 from deepcompress.pipeline.state import Context, State
@@ -19,6 +21,12 @@ class Stage(ABC):
 
     kind: ClassVar[str]
     phase: ClassVar[str]
+
+    def __eq__(self, other: object) -> bool:
+        """Stages are equal where their configurations are: a tuple equals the list that a file makes of it."""
+        return type(self) is type(other) and _settings(self) == _settings(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
     @abstractmethod
     def apply(self, state: State, context: Context) -> State:
@@ -48,17 +56,41 @@ def changed_fields(stage: Any) -> dict[str, Any]:
     for item in fields(stage):
         value = getattr(stage, item.name)
         default = item.default_factory() if item.default_factory is not MISSING else item.default
-        if default is MISSING or value != default:
+        if default is MISSING or _plain(value) != _plain(default):
             changed[item.name] = as_json(value, f"{type(stage).__name__}.{item.name}")
     return changed
 
 
 def as_json(value: Any, place: str) -> Any:
     """A value as plain JSON data. Raises ParameterError naming `place` where there is no such form."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
+    plain = _plain(value)
+    if problem := _without_form(plain):
+        allowed = "a configuration holds names, numbers and lists, callables have no place in it"
+        raise ParameterError(f"{place} is {problem[0]!r}; {allowed}")
+    return plain
+
+
+def _settings(stage: Stage) -> dict[str, Any]:
+    """Everything that was given, callables too."""
+    return {name: _plain(vars(value) if is_dataclass(value) else value) for name, value in vars(stage).items()}
+
+
+def _plain(value: Any) -> Any:
+    """Lists for sequences, dicts for mappings, Python's numbers for numpy's; anything else as it is."""
+    if isinstance(value, (np.bool_, np.integer, np.floating)):
+        return value.item()
     if isinstance(value, (list, tuple)):
-        return [as_json(item, place) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): as_json(item, f"{place}[{key!r}]") for key, item in value.items()}
-    raise ParameterError(f"{place} is {value!r}; a configuration holds names, numbers and lists, callables have no place in it")
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _without_form(value: Any) -> list[Any]:
+    """The parts of plain data that JSON cannot hold; it has no keys but strings."""
+    if isinstance(value, list):
+        return [bad for item in value for bad in _without_form(item)]
+    if isinstance(value, dict):
+        keys = [key for key in value if not isinstance(key, str)]
+        return keys + [bad for item in value.values() for bad in _without_form(item)]
+    return [] if value is None or isinstance(value, (bool, int, float, str)) else [value]

@@ -39,10 +39,10 @@ class State:
     encoding: Encoding = field(default_factory=lambda: Encoding(coder="fixed"))
     notes: tuple[str, ...] = ()
 
-    def module(self, stage: str) -> nn.Module:
-        """The model, for a stage that trains. Raises PipelineError where it is a bare state dict."""
+    def module(self, owner: str) -> nn.Module:
+        """The model, for what runs it. Raises PipelineError where it is a bare state dict."""
         if not isinstance(self.model, nn.Module):
-            raise PipelineError(f"{stage} needs a model to train; the pipeline was given a bare state dict")
+            raise PipelineError(f"{owner} needs a model that can run; the pipeline was given a bare state dict")
         return self.model
 
 

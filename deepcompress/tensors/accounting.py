@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deepcompress.coding.streams import Geometry
 from deepcompress.container import layout
 from deepcompress.container.directory import Directory, Span
 from deepcompress.container.records import StreamRecord, TensorRecord
 from deepcompress.container.varint import Cursor
+from deepcompress.errors import FormatError
 from deepcompress.tensors.cost import BitCount
 from deepcompress.tensors.streams import chunk_count, table_bits
 
@@ -62,18 +63,19 @@ def _chunk_table(record: TensorRecord, stream: StreamRecord | None, *, dense: bo
     """Bits of the table of chunk lengths (and symbol counts, where the shape does not give them)."""
     if stream is None or stream.codec not in (layout.CODEC_FIXED, layout.CODEC_HUFFMAN):
         return 0
-    chunks = chunk_count(record.numel, Geometry.unpack(stream.geometry).chunk_log2)
+    chunks = chunk_count(record.numel, stream.geometry & 31)
     bits = (32 if dense else 64) * chunks
     return bits if chunks > 1 and bits <= 8 * stream.length else 0
 
 
 def _table_indices(record: TensorRecord) -> set[int]:
-    streams = [record.values, record.sparse.stream if record.sparse else None]
-    return {
-        Cursor(stream.parameters, record.name).varint()
-        for stream in streams
-        if stream is not None and stream.codec == layout.CODEC_HUFFMAN and stream.parameters
-    }
+    """The tables of a tensor's streams. Parameters that make no sense name none; they are an error where it is decoded."""
+    indices = set()
+    for stream in (record.values, record.sparse.stream if record.sparse else None):
+        if stream is not None and stream.codec == layout.CODEC_HUFFMAN:
+            with suppress(FormatError):
+                indices.add(Cursor(stream.parameters, record.name).varint())
+    return indices
 
 
 def describe(directory: Directory, file_bytes: int) -> dict[str, Any]:

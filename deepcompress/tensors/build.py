@@ -12,7 +12,7 @@ from deepcompress.container import layout
 from deepcompress.container.records import TensorRecord
 from deepcompress.container.versions import pack_versions
 from deepcompress.container.writer import Writer
-from deepcompress.errors import ModelError
+from deepcompress.errors import ModelError, ParameterError
 from deepcompress.tensors.encode import AnyTensor, encode_tensor
 from deepcompress.tensors.model import CompressedModel
 from deepcompress.tensors.streams import Encoding, Tables
@@ -41,8 +41,9 @@ def write_model(
 
     Raises:
         ModelError: a name that the format does not allow, a name given twice, or a tie to a name that has not come yet.
+        ParameterError: metadata that are no strings, or a recipe that has no JSON form.
     """
-    extras = extras or Extras()
+    metadata = _pack_metadata(extras or Extras())
     writer, tables = Writer(file), Tables(encoding)
     records: dict[str, TensorRecord] = {}
     places: dict[str, int] = {}
@@ -55,7 +56,11 @@ def write_model(
             record, sections = encoded.record, dict(encoded.sections)
         writer.add(record, sections)
         records[name], places[name] = record, len(places)
-    _write_metadata(writer, extras, list(places))
+    _check_all_names(places)
+    for kind, content in metadata.items():
+        writer.add_metadata(kind, content)
+    if extras and any(version > 1 for version in extras.versions.values()):
+        writer.add_metadata(layout.META_VERSIONS, pack_versions(extras.versions, places))
     writer.finish(tables.lengths)
 
 
@@ -75,6 +80,11 @@ def _check_new_name(name: str, places: Mapping[str, int]) -> None:
         raise ModelError(f"the tensor name {name!r} is there twice")
 
 
+def _check_all_names(names: Iterable[str]) -> None:
+    if (size := sum(len(name.encode()) for name in names)) > layout.MAX_ALL_NAMES_BYTES:
+        raise ModelError(f"the tensor names have {size} bytes together, at most {layout.MAX_ALL_NAMES_BYTES} can be stored")
+
+
 def _tie(name: str, tie: Tie, records: Mapping[str, TensorRecord], places: Mapping[str, int]) -> TensorRecord:
     if tie.to not in records:
         raise ModelError(f"{name!r} is tied to {tie.to!r}, which does not come before it")
@@ -83,14 +93,20 @@ def _tie(name: str, tie: Tie, records: Mapping[str, TensorRecord], places: Mappi
     return TensorRecord(name, target.dtype, target.shape, target.stored, tie=place)
 
 
-def _write_metadata(writer: Writer, extras: Extras, names: list[str]) -> None:
+def _pack_metadata(extras: Extras) -> dict[int, bytes]:
+    """Kind -> content of what is known before any tensor is; so that nothing is written when it is wrong."""
+    contents = {}
     if extras.metadata:
-        writer.add_metadata(layout.META_STRINGS, _json(extras.metadata))
+        if not all(isinstance(text, str) for pair in extras.metadata.items() for text in pair):
+            raise ParameterError.of("metadata", "write_model", "a mapping of strings to strings", dict(extras.metadata))
+        contents[layout.META_STRINGS] = _json("metadata", extras.metadata)
     if extras.recipe is not None:
-        writer.add_metadata(layout.META_RECIPE, _json(extras.recipe))
-    if any(version > 1 for version in extras.versions.values()):
-        writer.add_metadata(layout.META_VERSIONS, pack_versions(extras.versions, names))
+        contents[layout.META_RECIPE] = _json("recipe", extras.recipe)
+    return contents
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(dict(content), separators=(",", ":"), ensure_ascii=False).encode()
+def _json(name: str, content: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(dict(content), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError, for half a surrogate pair, is a ValueError
+        raise ParameterError.of(name, "write_model", f"fit for JSON ({error})", content) from None

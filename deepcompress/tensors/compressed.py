@@ -129,10 +129,10 @@ class AffineTensor:
         kind = _CALCULATED_IN.get(self.dtype, np.float32)
         scales = bfloat16_to_float32(self.scales) if self.stored == "bfloat16" else self.scales
         steps = self.symbols.astype(np.int64) - self.offsets.astype(np.int64)[channel]
-        values = scales.astype(kind)[channel] * steps.astype(kind)
-        if self.dtype == "bfloat16":
-            return round_to_bfloat16(values)
         with np.errstate(over="ignore"):
+            values = scales.astype(kind)[channel] * steps.astype(kind)
+            if self.dtype == "bfloat16":
+                return round_to_bfloat16(values)
             rounded: Array = values.astype(numpy_dtype(self.dtype))
         return rounded
 

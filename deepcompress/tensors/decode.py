@@ -89,6 +89,8 @@ class _Decoder:
         shared = record.value_map == layout.MAP_CODEBOOK
         alphabet = record.size + 1 if shared else layout.MAX_CENTROIDS
         symbols, counts = self._symbols("values", stream, alphabet, record.value_count, implied=positions is None)
+        if record.sparse is not None and (stream.geometry ^ record.sparse.stream.geometry) & 31:
+            raise FormatError("the gaps are cut into chunks of another size")
         if nonzeros is not None and not np.array_equal(counts, nonzeros):
             raise FormatError("its chunks hold other numbers of nonzeros than the gaps lead to")
         if shared:

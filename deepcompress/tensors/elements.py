@@ -34,7 +34,8 @@ def widen(elements: Array, stored: str, dtype: str) -> Array:
         return elements.view(numpy_dtype(dtype))
     if stored == "bfloat16":
         elements = bfloat16_to_float32(elements)
-    return elements.astype(numpy_dtype(dtype))
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        return elements.astype(numpy_dtype(dtype))
 
 
 def bfloat16_to_float32(bits: Array) -> Array:
@@ -59,10 +60,16 @@ def dtype_name(tensor: torch.Tensor) -> str:
 
 
 def from_torch(tensor: torch.Tensor) -> Array:
-    """A tensor's elements, shape kept, C order, on the CPU; bits of the types that numpy lacks. Copies only if it must."""
+    """A tensor's elements, shape kept, C order, on the CPU; bits of the types that numpy lacks. Copies only if it must.
+
+    Raises:
+        ModelError: a dtype without a code in the format, a sparse tensor, or one without data.
+    """
     import torch
 
     name = dtype_name(tensor)
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        raise ModelError(f"a tensor without dense values ({tensor.layout}, on {tensor.device}) cannot be stored")
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     if DTYPE_OF_NAME[name].tagged:
         integer = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}[DTYPE_OF_NAME[name].itemsize]

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from deepcompress.coding.gaps import best_gap_bits, encode_gaps
 from deepcompress.coding.streams import Geometry, encode_stream
 from deepcompress.container import layout
-from deepcompress.container.layout import DTYPE_OF_NAME
+from deepcompress.container.layout import DTYPE_OF_NAME, NARROWER
 from deepcompress.container.records import Sparse, StreamRecord, TensorRecord
+from deepcompress.errors import ModelError
 from deepcompress.tensors.compressed import AffineTensor, CompressedTensor, DenseTensor, centroid_elements
 from deepcompress.tensors.elements import Array
 from deepcompress.tensors.streams import StreamPlan, Tables, choose_geometry, dense_counts
@@ -32,7 +33,13 @@ class Encoded:
 
 
 def encode_tensor(name: str, tensor: AnyTensor, tables: Tables) -> Encoded:
-    """Encode one tensor; tables that it brings are added to `tables`."""
+    """Encode one tensor; tables that it brings are added to `tables`.
+
+    Raises:
+        ModelError: its elements lie in a type that the format does not widen to the tensor's own.
+    """
+    if tensor.stored != tensor.dtype and tensor.stored not in NARROWER.get(tensor.dtype, ()):
+        raise ModelError(f"{name!r}: {tensor.dtype} elements cannot be stored as {tensor.stored}")
     if isinstance(tensor, DenseTensor):
         return _encode_dense_values(name, tensor, tables)
     if isinstance(tensor, AffineTensor):
@@ -151,5 +158,3 @@ def _sparse_symbols(base: TensorRecord, sections: Sections, symbols: Array, gaps
 
 def _stream_record(plan: StreamPlan, geometry: Geometry, section: bytes) -> StreamRecord:
     return StreamRecord(plan.codec, len(section), geometry.pack(), plan.parameters)
-
-

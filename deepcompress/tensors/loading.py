@@ -35,8 +35,7 @@ def load_state_dict(module: nn.Module, tensors: Mapping[str, Tensor], source: st
 def _fits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:
     """Whether names and shapes are the same, so that loading cannot stop half-way."""
     return own.keys() == tensors.keys() and all(
-        isinstance(tensor, Tensor) and not is_lazy(tensor) and tensor.shape == tensors[name].shape
-        for name, tensor in own.items()
+        isinstance(tensor, Tensor) and not is_lazy(tensor) and tensor.shape == tensors[name].shape for name, tensor in own.items()
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,15 @@ class CompressedModel(Mapping[str, Any]):
         return content
 
     @cached_property
+    def versions(self) -> dict[str, int] | None:
+        """Module path -> version, of the modules that have one; None where the file says nothing of versions."""
+        content = self._reader.metadata(layout.META_VERSIONS)
+        try:
+            return None if content is None else unpack_versions(content, self)
+        except FormatError as error:
+            raise FormatError(f"{self.source}: {error}") from error
+
+    @cached_property
     def bits(self) -> FileBits:
         """Where each bit of the file goes; the sum is 8 x its bytes."""
         return count_bits(self._reader.directory, self.file_bytes)
@@ -146,10 +155,9 @@ class CompressedModel(Mapping[str, Any]):
                 tensors[record.name] = tensors[self.records[record.tie].name]
             else:
                 tensors[record.name] = to_torch(self._decode(position), record.dtype)
-        versions = self._reader.metadata(layout.META_VERSIONS)
-        if versions is not None:
-            numbers = unpack_versions(versions, list(tensors))
-            tensors._metadata = OrderedDict((path, {"version": number}) for path, number in numbers.items())  # type: ignore[attr-defined]
+        if (numbers := self.versions) is not None:
+            versions = OrderedDict((path, {"version": number}) for path, number in numbers.items())
+            tensors._metadata = versions  # type: ignore[attr-defined]
         return tensors
 
     def load_into(self, module: nn.Module) -> nn.Module:
@@ -164,18 +172,22 @@ class CompressedModel(Mapping[str, Any]):
         return module
 
     def verify(self) -> None:
-        """Check every checksum and decode every tensor. Raises FormatError naming what is wrong, all tensors together."""
+        """Check every checksum, decode every tensor, read all metadata. Raises FormatError naming all that is wrong."""
         self._reader.verify()
+        checks: list[Callable[[], object]] = [
+            partial(self._decode, position) for position, record in enumerate(self.records) if record.tie is None
+        ]
+        checks += [lambda: self.metadata, lambda: self.recipe, lambda: self.versions]
         problems = []
-        for position, record in enumerate(self.records):
-            if record.tie is None:
-                try:
-                    self._decode(position)
-                except FormatError as error:
-                    problems.append(error)
-        _ = self.metadata, self.recipe
+        for check in checks:
+            try:
+                check()
+            except FormatError as error:
+                problems.append(error)
         if problems:
-            raise type(problems[0])("\n".join(str(problem) for problem in problems))
+            kinds = {type(problem) for problem in problems}
+            kind = kinds.pop() if len(kinds) == 1 else FormatError
+            raise kind("\n".join(str(problem) for problem in problems))
 
     def inspect(self) -> dict[str, Any]:
         """What the head and the directory say, as plain data; nothing is decoded."""
@@ -209,9 +221,14 @@ class CompressedModel(Mapping[str, Any]):
         if content is None:
             return None
         try:
-            return json.loads(content)
+            return json.loads(content.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise FormatError(f"{self.source}: metadata of kind {kind} is not JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    """JSON has no NaN and no infinities; Python's reader takes them all the same."""
+    raise ValueError(f"{name} is no JSON")
 
 
 def open(source: FileSource, *, framework: str = "torch", max_bytes: int | None = None) -> CompressedModel:

@@ -69,7 +69,9 @@ class Tables:
 
     def _huffman_plans(self, counts: Counts, alphabet: int) -> list[StreamPlan]:
         """A code of its own, and each known code that has these symbols and none that cannot stand here."""
-        plans = [_huffman_plan(HuffmanCode.from_counts(counts, self.encoding.max_code_length), counts, len(self.codes))]
+        own = HuffmanCode.from_counts(counts, self.encoding.max_code_length)
+        fits = sum(code.alphabet for code in self.codes) + own.alphabet <= layout.MAX_ALL_ALPHABETS
+        plans = [_huffman_plan(own, counts, len(self.codes))] if fits else []
         for index, code in enumerate(self.codes):
             if code.covers(counts) and not np.any(code.lengths[alphabet:]):
                 plans.append(_huffman_plan(code, counts, index, known=True))

@@ -1,9 +1,9 @@
-"""Batches of any shape: from the loader, onto the model's device, and through the default loss."""
+"""Batches of any shape: onto the model's device, and through the default loss."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from copy import copy
 from typing import Any
 
 import torch
@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepcompress.errors import PipelineError
-
-_IGNORED = -100  # the target that cross entropy leaves out
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -23,83 +21,71 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """The batch with every tensor in it on `device`; tuples, named tuples, lists and mappings keep their kind."""
-    if callable(getattr(batch, "to", None)):  # tensors, packed sequences, the batches of other libraries
+    """The batch with every tensor in it on `device`; tuples, named tuples, lists and mappings keep their kind.
+
+    What knows how to move itself (`batch.to(device)`) does.
+    """
+    if isinstance(batch, Tensor):
+        # The other way, from an accelerator, a copy that nobody waits for may be read too early.
+        return batch.to(device, non_blocking=device.type == "cuda")
+    if callable(getattr(batch, "to", None)):
         return batch.to(device)
     if isinstance(batch, Mapping):
-        moved = {key: to_device(value, device) for key, value in batch.items()}
-        if not isinstance(batch, MutableMapping):
-            return moved
-        whole = copy(batch)
-        whole.update(moved)
-        return whole
-    if isinstance(batch, tuple) and hasattr(batch, "_make"):
-        return batch._make(to_device(value, device) for value in batch)
+        return _mapping_to_device(batch, device)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
     if isinstance(batch, (list, tuple)):
-        return type(batch)(to_device(value, device) for value in batch)
+        return type(batch)([to_device(value, device) for value in batch])
     return batch
 
 
-def batches_per_epoch(train: Iterable[Any] | None) -> int | None:
-    """How many batches a loader says that it gives; None where it does not say.
+def _mapping_to_device(batch: Mapping[Any, Any], device: torch.device) -> Mapping[Any, Any]:
+    moved = {key: to_device(value, device) for key, value in batch.items()}
+    if type(batch) is dict or not isinstance(batch, MutableMapping):
+        return moved
+    same_kind = copy.copy(batch)  # a defaultdict, say, whose class does not take a mapping
+    same_kind.update(moved)
+    return same_kind
+
+
+def epoch_batches(train: Iterable[Any] | None) -> Iterator[Any]:
+    """The batches of one epoch.
 
     Raises:
-        PipelineError: there is no loader, or it cannot be iterated.
+        PipelineError: there is no loader, or it gives nothing (an iterator that a former epoch used up).
     """
     if train is None:
-        raise PipelineError("there is nothing to train on: give train=..., an iterable of batches")
-    if not hasattr(train, "__iter__") and not hasattr(train, "__getitem__"):
-        raise PipelineError(f"the training batches must come from an iterable, not from {type(train).__name__}")
-    try:
-        steps = len(train)  # type: ignore[arg-type]
-    except TypeError:  # a generator has no length, a DataLoader over a stream raises when asked
-        return None
-    return steps or None
-
-
-def epoch_batches(train: Iterable[Any], epoch: int) -> Iterator[Any]:
-    """The batches of an epoch, counted from 1. Raises PipelineError where there are none."""
+        raise PipelineError("this stage trains, and there is nothing to train on: give run(..., train=loader)")
     empty = True
     for batch in train:
         empty = False
         yield batch
-    if empty and epoch == 1:
-        raise PipelineError("the training loader gives no batches")
     if empty:
-        raise PipelineError(
-            f"the training loader gives no batches in epoch {epoch}: it can be read only once; "
-            "hand in what can be iterated anew, such as a DataLoader or a list"
-        )
+        raise PipelineError("the training loader gives no batches: it is empty, or an iterator that can be read only once")
 
 
-def default_loss(model: nn.Module, batch: Any, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Cross entropy of (inputs, targets), and how many (right, counted) targets, shape (2,).
-
-    Raises:
-        PipelineError: the batch is no such pair, or the model's output is no tensor of scores.
-    """
-    inputs, targets = _pair(batch)
-    scores = model(inputs)
-    if not isinstance(scores, Tensor) or scores.ndim < 2:
-        got = f"of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
-        raise PipelineError(f"cross entropy needs scores of shape (batch, classes, ...), not {got}: give loss=...")
-    loss = F.cross_entropy(scores, targets, label_smoothing=smoothing)
-    classes = targets.argmax(1) if targets.is_floating_point() else targets
-    right = (scores.detach().argmax(1) == classes).sum()
-    return loss, torch.stack((right, (classes != _IGNORED).sum()))
+def epoch_length(train: Iterable[Any] | None) -> int:
+    """Batches in an epoch, at least 1; they are counted where the loader does not say."""
+    try:
+        return max(len(train), 1)  # type: ignore[arg-type]
+    except TypeError:  # also of a DataLoader over a data set without a length
+        return sum(1 for _ in epoch_batches(train))
 
 
-def own_loss(value: object) -> Tensor:
-    """What the user's loss returned. Raises PipelineError unless it is a scalar that can be differentiated."""
-    if isinstance(value, Tensor) and value.numel() == 1 and value.requires_grad:
-        return value
-    got = type(value).__name__
-    if isinstance(value, Tensor):
-        got = f"a tensor of shape {tuple(value.shape)} with requires_grad={value.requires_grad}"
-    raise PipelineError(f"loss(model, batch) must return a scalar tensor that depends on the model; it returned {got}")
-
-
-def _pair(batch: Any) -> tuple[Any, Tensor]:
+def split_batch(batch: Any) -> tuple[Any, Tensor]:
+    """(inputs, targets) of a batch of the default kind. Raises PipelineError for any other."""
     if isinstance(batch, (list, tuple)) and len(batch) == 2 and isinstance(batch[1], Tensor):
         return batch[0], batch[1]
-    raise PipelineError(f"a batch of type {type(batch).__name__} is not (inputs, targets): give loss=... that takes it")
+    kind = type(batch).__name__
+    raise PipelineError(f"a batch of type {kind} is not (inputs, targets): give run(..., loss=...) that takes it")
+
+
+def cross_entropy(model: nn.Module, batch: Any, smoothing: float) -> tuple[Tensor, float]:
+    """The default loss of a batch, and the share that is classified right; targets are classes or their probabilities."""
+    inputs, targets = split_batch(batch)
+    logits = model(inputs)
+    if not isinstance(logits, Tensor):
+        raise PipelineError(f"the model gives a {type(logits).__name__}, not logits: give run(..., loss=...) that takes it")
+    classes = targets.argmax(1) if targets.is_floating_point() else targets
+    right = (logits.detach().argmax(1) == classes).float().mean()
+    return F.cross_entropy(logits, targets, label_smoothing=smoothing), float(right)

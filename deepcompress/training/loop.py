@@ -1,81 +1,57 @@
-"""The one training loop. Retraining under masks and finetuning of centroids hook into it."""
+"""The one training loop. Retraining under masks and finetuning centroids hook into it."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypedDict, Unpack
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from deepcompress.errors import PipelineError, TrainingError
-from deepcompress.training.batches import batches_per_epoch, default_loss, device_of, epoch_batches, own_loss, to_device
-from deepcompress.training.history import EpochRecord, History, Tally
-from deepcompress.training.pace import Pace, make_optimizer
+from deepcompress.errors import ParameterError, PipelineError, TrainingError
+from deepcompress.training.batches import cross_entropy, device_of, epoch_batches, epoch_length, to_device
+from deepcompress.training.history import EpochRecord, History
 from deepcompress.training.progress import Report, progress_bar
 from deepcompress.training.seeds import flushed_denormals, seeded
 from deepcompress.training.settings import TrainSettings
-from deepcompress.training.snapshot import Snapshot, modes_kept, restored_on_error
+from deepcompress.training.snapshot import Snapshot, mode_kept, restored_on_error
 
 Loss = Callable[[nn.Module, Any], Tensor]
 Measure = Callable[[nn.Module], float]
-_STEPS_AHEAD = 16  # that a GPU may be given before the loss is looked at
 
 
-class FitOptions(TypedDict, total=False):
-    """What every kind of training takes by keyword.
-
-    Keys:
-        loss: (model, batch) -> scalar tensor; by default cross entropy of `model(inputs)` for (inputs, targets).
-        validate: model -> float, more is better; called after each epoch in eval mode, without gradients.
-        restore_best: end with the weights of the epoch that `validate` likes best, False by default.
-        title: what the progress bar and errors call it.
-        quiet: no progress bar, False by default; there is none either where standard error is no terminal.
-    """
-
-    loss: Loss | None
-    validate: Measure | None
-    restore_best: bool
-    title: str
-    quiet: bool
+def _nothing(*_: Any) -> None:
+    return None
 
 
+@dataclass
 class Hooks:
-    """Where a kind of training differs from the plain one, which this is.
+    """Where a kind of training differs from the plain one.
 
     Attributes:
+        parameters: what the optimizer gets; all that require gradients where None.
+        session: optimizer -> context that training takes place in; an error inside of it leaves the model as it was before.
+        look: called with the progress in epochs, before each batch and at the end of each epoch.
+        after_backward: called after each backward pass.
+        after_step: called when the optimizer has changed the parameters: after its step, and before each evaluation of the
+            loss that it asks for within one (LBFGS asks for many).
         sparsity: what an epoch's record says of it.
-        settled: whether an epoch that ends now may be the one that `restore_best` keeps.
+        may_keep: whether the model as it is may be the one that `restore_best` keeps.
     """
 
-    sparsity: float | None = None
-    settled: bool = True
-
-    def parameters(self, model: nn.Module) -> list[Tensor]:
-        """What the optimizer moves."""
-        return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-    def others(self) -> Sequence[Tensor]:
-        """What the optimizer moves outside of the model."""
-        return ()
-
-    def training(self, optimizer: Optimizer) -> AbstractContextManager[object]:
-        """Entered before the first step, left after the last."""
-        return nullcontext()
-
-    def passing(self) -> AbstractContextManager[object]:
-        """Around each forward and backward pass, of which an optimizer may make several in a step, and `validate`."""
-        return nullcontext()
-
-    def after_step(self, progress: float) -> None:
-        """After each step; progress counts epochs, in fractions as far as their length is known."""
-
-    def after_epoch(self, epoch: int) -> None:
-        """After each epoch, counted from 1, before it is validated."""
+    parameters: list[Tensor] | None = None
+    session: Callable[[Optimizer], AbstractContextManager[Any]] = field(default=lambda optimizer: nullcontext())
+    look: Callable[[float], None] = _nothing
+    after_backward: Callable[[], None] = _nothing
+    after_step: Callable[[], None] = _nothing
+    sparsity: Callable[[], float | None] = _nothing
+    may_keep: Callable[[], bool] = field(default=lambda: True)
 
 
 def fit(
@@ -83,127 +59,206 @@ def fit(
     train: Iterable[Any] | None,
     settings: TrainSettings,
     *,
+    loss: Loss | None = None,
+    validate: Measure | None = None,
+    restore_best: bool = False,
     hooks: Hooks | None = None,
-    **options: Unpack[FitOptions],
+    title: str = "train",
+    quiet: bool = True,
 ) -> History:
     """Train a model in place.
 
     Args:
-        model: in any mode; it gets its mode back.
-        train: batches, iterated anew in each epoch; tensors in them follow the model's device.
+        model: in any mode; it is trained in train mode and gets its mode back. Gradients are gone afterwards.
+        train: batches, iterated once per epoch (and once more to count them, where the loader has no length); their
+            tensors follow the model's device.
         settings: how long and how.
+        loss: (model, batch) -> scalar tensor; cross entropy of `model(inputs)` for (inputs, targets) where None.
+        validate: model -> float, more is better; called in eval mode, without gradients, after each epoch.
+        restore_best: end with the epoch that `validate` liked best; NaN is never best.
         hooks: what a kind of training does differently.
-        options: see FitOptions.
-
-    Returns:
-        A record of each epoch.
+        title, quiet: of the progress bar.
 
     Raises:
-        PipelineError: no batches, batches that the default loss cannot take, or `restore_best` without `validate`.
-        TrainingError: a loss that is not finite, or nothing to train.
-        ParameterError: torch refuses an option of the optimizer or of the scheduler.
-
-    After any exception, from the loader or from the user's functions too, the model is as it was before.
+        PipelineError: no batches, batches that the default loss cannot take, nothing that learns, a loss that is no scalar.
+        TrainingError: a loss or a trained parameter that is not finite. After this and any other exception the model is as
+            it was before.
+        ParameterError: `restore_best` without `validate`, or options that the optimizer or scheduler does not take.
     """
-    if options.get("restore_best") and options.get("validate") is None:
-        raise PipelineError("restore_best chooses by a validation measure: give validate=..., model -> float")
-    device = device_of(model)
-    with restored_on_error(model), modes_kept(model), seeded(settings.seed, device), flushed_denormals():
-        return _Fit(model, settings, hooks or Hooks(), options).run(train)
+    if restore_best and validate is None:
+        raise ParameterError.of("restore_best", title, "False, unless run(..., validate=...) names the measure", True)
+    hooks = hooks or Hooks()
+    measure = _Validation(model, validate, restore_best, hooks.may_keep)
+    with restored_on_error(model), mode_kept(model), seeded(settings.seed), flushed_denormals(), torch.enable_grad():
+        try:
+            return _Fit(model, settings, hooks, loss, title).run(train, measure, quiet)
+        finally:
+            model.zero_grad(set_to_none=True)
 
 
 class _Fit:
     """One run of `fit`."""
 
-    def __init__(self, model: nn.Module, settings: TrainSettings, hooks: Hooks, options: FitOptions) -> None:
-        self.model = model
-        self.settings = settings
-        self.hooks = hooks
-        self.loss = options.get("loss")
-        self.validate = options.get("validate")
-        self.restore_best = options.get("restore_best", False)
-        self.title = options.get("title", "train")
-        self.quiet = options.get("quiet", False)
+    def __init__(self, model: nn.Module, settings: TrainSettings, hooks: Hooks, loss: Loss | None, title: str) -> None:
+        self.model, self.settings, self.hooks, self.loss, self.title = model, settings, hooks, loss, title
         self.device = device_of(model)
-        self.parameters = hooks.parameters(model)
-        self.best: tuple[float, int, Snapshot] | None = None
+        self.parameters = [p for p in model.parameters() if p.requires_grad] if hooks.parameters is None else hooks.parameters
+        if not self.parameters:
+            raise PipelineError(f"{title}: nothing learns, for no parameter that it may train requires gradients")
+        self.optimizer = settings.make_optimizer(self.parameters)
 
-    def run(self, train: Iterable[Any] | None) -> History:
-        epochs = self.settings.epochs
-        self.steps = batches_per_epoch(train) if epochs else None
-        self.optimizer = make_optimizer(self.settings, self.parameters)
-        self.pace = Pace(self.settings, self.optimizer, self.steps)
+    def run(self, train: Iterable[Any] | None, measure: _Validation, quiet: bool) -> History:
         records = []
-        with (
-            self.hooks.training(self.optimizer),
-            progress_bar(self.title, epochs, self.steps, quiet=self.quiet) as report,
-        ):
-            for epoch in range(1, epochs + 1):
-                records.append(self._epoch(epoch, train or (), report))
-                self.pace.after_epoch(records[-1])
-            if self.best is not None:
-                self.best[2].restore()
-        kept = self.best[1] if self.best is not None else epochs or None
-        return History(tuple(records), kept)
+        with self.hooks.session(self.optimizer):
+            epochs = self.settings.epochs
+            steps = epoch_length(train) if epochs else 0
+            schedule = _Schedule(self.optimizer, self.settings, steps)
+            with progress_bar(self.title, steps * epochs, quiet=quiet) as report:
+                for epoch in range(epochs):
+                    meter = _Meter(self.title, epoch, steps, report)
+                    self._epoch(train, meter, schedule)
+                    records.append(self._record(meter, measure(epoch + 1)))
+            return History(tuple(records), measure.restore() or epochs or None)
 
-    def _epoch(self, epoch: int, train: Iterable[Any], report: Report) -> EpochRecord:
-        start = time.perf_counter()
-        tally = Tally(f"{self.title}: epoch {epoch}", 1 if self.device.type == "cpu" else _STEPS_AHEAD)
+    def _epoch(self, train: Iterable[Any] | None, meter: _Meter, schedule: _Schedule) -> None:
         self.model.train()
-        step, rate = 0, math.nan
-        for step, batch in enumerate(epoch_batches(train, epoch), 1):  # noqa: B007 (counted to the end)
-            tally.add(*self._step(to_device(batch, self.device)))
-            rate = float(self.optimizer.param_groups[0]["lr"])
-            self.pace.after_batch()
-            self.hooks.after_step(epoch - 1 + (min(step / self.steps, 1.0) if self.steps else 0.0))
-            report(epoch, tally)
-        tally.settle()
-        self.steps = self.steps or step
-        self.hooks.after_epoch(epoch)
-        validation = self._validate(epoch)
-        seconds = time.perf_counter() - start
-        return EpochRecord(epoch, tally.loss, tally.accuracy, validation, self.hooks.sparsity, seconds, rate)
+        for batch in epoch_batches(train):
+            self.hooks.look(meter.progress)
+            meter.add(*self._step(to_device(batch, self.device)))
+            schedule.after_batch()
+        schedule.after_epoch(meter.loss)
+        self._check_parameters(meter.epoch + 1)
+        self.hooks.look(meter.epoch + 1.0)
 
-    def _step(self, batch: Any) -> tuple[Tensor, Tensor | None]:
-        """One step of the optimizer. Every optimizer of torch takes a closure; some, as LBFGS, evaluate it often."""
-        measured: list[tuple[Tensor, Tensor | None]] = []
+    def _step(self, batch: Any) -> tuple[float, float | None]:
+        found: list[tuple[float, float | None]] = []
 
-        def closure() -> Tensor:
-            with torch.enable_grad(), self.hooks.passing():
-                measured.append(self._forward_and_backward(batch))
-            if self.settings.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
-            return measured[-1][0]
+        def closure() -> float:
+            if found:
+                self.hooks.after_step()
+            found.append(self._backward(batch))
+            return found[-1][0]
 
         self.optimizer.step(closure)
-        if not measured:
-            raise TrainingError(f"{type(self.optimizer).__name__}.step(closure) did not call its closure")
-        return measured[0]
+        self.hooks.after_step()
+        return found[0]
 
-    def _forward_and_backward(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+    def _backward(self, batch: Any) -> tuple[float, float | None]:
         self.optimizer.zero_grad(set_to_none=True)
-        hits: Tensor | None = None
         with self._autocast():
-            if self.loss is None:
-                loss, hits = default_loss(self.model, batch, self.settings.label_smoothing)
-            else:
-                loss = own_loss(self.loss(self.model, batch))
+            loss, accuracy = self._loss_of(batch)
         loss.backward()
-        return loss.detach(), hits
+        self.hooks.after_backward()
+        if self.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        return float(loss.detach()), accuracy
 
-    def _autocast(self) -> AbstractContextManager[object]:
+    def _loss_of(self, batch: Any) -> tuple[Tensor, float | None]:
+        if self.loss is None:
+            return cross_entropy(self.model, batch, self.settings.label_smoothing)
+        loss = self.loss(self.model, batch)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+            raise PipelineError(f"{self.title}: loss(model, batch) must give a scalar tensor, not {got}")
+        return loss, None
+
+    def _autocast(self) -> AbstractContextManager[Any]:
         if self.settings.autocast is None:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return torch.autocast(self.device.type, getattr(torch, self.settings.autocast))
 
-    def _validate(self, epoch: int) -> float | None:
-        """The user's measure of the model as it is, which is kept where it is the best one so far."""
-        if self.validate is None:
+    def _check_parameters(self, epoch: int) -> None:
+        """The last step's loss may be finite, and what came out of it not."""
+        bad = sum(1 for p in self.parameters if p.grad is not None and not bool(torch.isfinite(p.detach()).all()))
+        if bad:
+            raise _lost(self.title, f"{bad} parameters are NaN or infinite after epoch {epoch}")
+
+    def _record(self, meter: _Meter, validation: float | None) -> EpochRecord:
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        sparsity = self.hooks.sparsity()
+        return EpochRecord(meter.epoch + 1, meter.loss, meter.accuracy, validation, sparsity, meter.seconds, rate)
+
+
+class _Validation:
+    """The user's measure after each epoch, and the epoch that it liked best."""
+
+    def __init__(self, model: nn.Module, validate: Measure | None, keep_best: bool, may_keep: Callable[[], bool]) -> None:
+        self._model, self._validate, self._keep_best, self._may_keep = model, validate, keep_best, may_keep
+        self._highest = -math.inf
+        self._best: tuple[int, Snapshot] | None = None
+
+    def __call__(self, epoch: int) -> float | None:
+        if self._validate is None:
             return None
-        self.model.eval()
-        with torch.no_grad(), self.hooks.passing():
-            measure = float(self.validate(self.model))
-        best = self.best[0] if self.best is not None else -math.inf
-        if self.restore_best and self.hooks.settled and measure > best:
-            self.best = measure, epoch, Snapshot(self.model, self.hooks.others())
-        return measure
+        self._model.eval()
+        with torch.no_grad():
+            value = float(self._validate(self._model))
+        better = value > self._highest or (self._best is None and not math.isnan(value))
+        if self._keep_best and self._may_keep() and better:
+            self._highest, self._best = value, (epoch, Snapshot(self._model))
+        return value
+
+    def restore(self) -> int | None:
+        """Back to the best epoch, whose number it gives; None where no epoch was kept."""
+        if self._best is None:
+            return None
+        self._best[1].restore()
+        return self._best[0]
+
+
+class _Meter:
+    """Loss and accuracy of an epoch so far."""
+
+    def __init__(self, title: str, epoch: int, steps: int, report: Report) -> None:
+        self.title, self.epoch, self.steps, self.report = title, epoch, steps, report
+        self.losses: list[float] = []
+        self.accuracies: list[float] = []
+        self._start = time.perf_counter()
+
+    @property
+    def progress(self) -> float:
+        """In epochs since training began."""
+        return self.epoch + min(len(self.losses) / self.steps, 1.0)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    @property
+    def loss(self) -> float:
+        return sum(self.losses) / len(self.losses)
+
+    @property
+    def accuracy(self) -> float | None:
+        return sum(self.accuracies) / len(self.accuracies) if self.accuracies else None
+
+    def add(self, loss: float, accuracy: float | None) -> None:
+        self.losses.append(loss)
+        if not math.isfinite(loss):
+            raise _lost(self.title, f"the loss is {loss} in epoch {self.epoch + 1}, step {len(self.losses)}")
+        if accuracy is not None:
+            self.accuracies.append(accuracy)
+        self.report(self.epoch * self.steps + len(self.losses), self.loss, self.accuracy)
+
+
+class _Schedule:
+    """The learning rate's scheduler, stepped where it wants to be."""
+
+    def __init__(self, optimizer: Optimizer, settings: TrainSettings, steps: int) -> None:
+        self._scheduler, self._per_batch = settings.make_scheduler(optimizer, steps)
+        self._left = settings.epochs * steps - 1  # a scheduler made for n steps must not be asked for one more
+
+    def after_batch(self) -> None:
+        if self._scheduler is not None and self._per_batch and self._left > 0:
+            self._scheduler.step()
+            self._left -= 1
+
+    def after_epoch(self, loss: float) -> None:
+        if isinstance(self._scheduler, ReduceLROnPlateau):
+            self._scheduler.step(loss)
+        elif self._scheduler is not None and not self._per_batch:
+            self._scheduler.step()
+
+
+def _lost(title: str, what: str) -> TrainingError:
+    return TrainingError(f"{title}: {what}; the model is as it was before; a smaller lr or clip_norm may help")

@@ -8,32 +8,23 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deepcompress.training.history import Tally
-
-Report = Callable[[int, Tally], None]
+Report = Callable[[int, float, float | None], None]
 
 
 @contextmanager
-def progress_bar(title: str, epochs: int, steps: int | None, *, quiet: bool) -> Iterator[Report]:
-    """Give `report(epoch, tally)`, to be called after each step.
-
-    Args:
-        title: what runs.
-        epochs, steps: how many epochs, and batches in each where that is known.
-        quiet: no bar; there is none either where standard error is no terminal.
-    """
+def progress_bar(title: str, steps: int, *, quiet: bool) -> Iterator[Report]:
+    """Give `report(done, loss, accuracy)`, to be called after each step; a bar appears on a terminal unless `quiet`."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield lambda epoch, tally: None
+        yield lambda done, loss, accuracy: None
         return
-    now = TextColumn("{task.fields[now]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), now)
+    loss_and_accuracy = TextColumn("{task.fields[now]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), loss_and_accuracy)
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(title, total=None if steps is None else steps * epochs, now="")
+        task = progress.add_task(title, total=steps, now="")
 
-        def report(epoch: int, tally: Tally) -> None:
-            accuracy = "" if tally.accuracy is None else f", accuracy {tally.accuracy:.1%}"
-            text = f"epoch {epoch}/{epochs}, loss {tally.loss:.4f}{accuracy}"
-            progress.update(task, advance=1, now=text)
+        def report(done: int, loss: float, accuracy: float | None) -> None:
+            measured = "" if accuracy is None else f", accuracy {accuracy:.1%}"
+            progress.update(task, completed=done, now=f"loss {loss:.4f}{measured}")
 
         yield report

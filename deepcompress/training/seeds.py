@@ -1,4 +1,4 @@
-"""What training sets for the whole process, and sets back: random generators and the handling of tiny numbers."""
+"""Every random generator that training uses, seeded for a while and then as it was."""
 
 from __future__ import annotations
 
@@ -11,21 +11,11 @@ import torch
 
 
 @contextmanager
-def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's generators (the CPU's and the device's), and restore their states afterwards.
-
-    None leaves them alone: what is drawn moves them on, as in any program.
-    """
-    if seed is None:
-        yield
-        return
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (data sets draw from this one)
-    on_device = device.type not in ("cpu", "meta")
-    devices = [device] if on_device else []
-    with torch.random.fork_rng(devices, device_type=device.type if on_device else "cuda"):
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        torch.manual_seed(seed)
+def generators_kept() -> Iterator[None]:
+    """Python's, numpy's and torch's generators, on every device in use, end as they began."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (loaders draw from the old generator)
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
         try:
             yield
         finally:
@@ -34,9 +24,23 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Seed all generators, and restore them afterwards. None leaves them alone."""
+    if seed is None:
+        yield
+        return
+    with generators_kept():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Count denormal numbers as zero: weights that decay make many of them, and each costs a hundred cycles."""
-    was_flushed = bool((torch.tensor([1e-40]) == 0).item())
+    """Denormal numbers count as zero while training: sparse networks make many, and each costs a hundred cycles."""
+    tiny = torch.tensor([1e-40])
+    was_flushed = bool((tiny * 1).eq(0).item())
     torch.set_flush_denormal(True)
     try:
         yield

@@ -1,31 +1,22 @@
-"""How to train, in numbers and names, so that a configuration can hold it."""
+"""How to train: numbers and names, so that a configuration can hold them."""
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from deepcompress.errors import ParameterError
+from deepcompress.prune.ranking import is_within
 
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
 
-# What a scheduler's name means: the class, and whether it moves once a batch or once an epoch.
-SCHEDULERS = {
-    "cosine": ("CosineAnnealingLR", "batch"),
-    "onecycle": ("OneCycleLR", "batch"),
-    "multistep": ("MultiStepLR", "epoch"),
-    "OneCycleLR": ("OneCycleLR", "batch"),
-    "CyclicLR": ("CyclicLR", "batch"),
-}
-_FRIENDLY = ("constant", "cosine", "onecycle", "multistep")
+SCHEDULERS = ("constant", "cosine", "onecycle", "multistep")
 
 
 @dataclass(frozen=True)
@@ -34,112 +25,99 @@ class TrainSettings:
 
     Attributes:
         epochs: passes over the training batches, at least 0.
-        lr: learning rate, the highest one where a scheduler changes it. An optimizer made by a callable has its own.
-        optimizer: name of a class in torch.optim, or parameters -> Optimizer. Adam, which at 1e-3 recovers a LeNet as
-            well as a ResNet without tuning; SGD with momentum and a schedule may end higher after long training.
-        optimizer_options: its keyword arguments besides lr and weight_decay, such as {"momentum": 0.9}.
-        weight_decay: None leaves the optimizer its own default.
-        scheduler: "constant"; "cosine" (down to 0) and "onecycle" (up to lr, then down), both moving with every batch;
-            "multistep" (a tenth after half and after three quarters of the epochs); the name of a class in
-            torch.optim.lr_scheduler; or optimizer -> LRScheduler.
-        scheduler_options: its keyword arguments. Lengths that are not given span the training.
-        scheduler_unit: "batch" or "epoch", after which the scheduler moves; None for what is usual for its kind.
-        autocast: "bfloat16" (or True) for mixed precision, None (or False) for the model's own.
+        lr: learning rate, at its highest where a scheduler changes it.
+        optimizer: name of a class of torch.optim, or parameters -> Optimizer (which then has its own lr). Adam by default, which
+            needs no tuning for the few epochs after pruning.
+        optimizer_options: its keyword arguments besides lr, such as {"momentum": 0.9}.
+        scheduler: "constant", "cosine" (to 0, step by step), "onecycle" (warm-up, then cosine), "multistep" (options: milestones
+            in epochs, gamma), another class name of torch.optim.lr_scheduler, or optimizer -> LRScheduler. These are stepped
+            once an epoch; ReduceLROnPlateau looks at the epoch's mean loss.
+        scheduler_options: its keyword arguments.
+        autocast: None for the model's own precision, or "bfloat16" for mixed precision.
         label_smoothing: of the default loss, in [0, 1).
         clip_norm: largest norm of the gradient, None for no clipping.
-        seed: of Python's, numpy's and torch's generators while training; None leaves them alone.
+        seed: of every random generator while training, None to leave them alone.
 
     Raises:
-        ParameterError: a value is out of its range, a name unknown, or an option is none of its optimizer's.
+        ParameterError: a value out of its range or an unknown name.
     """
 
     epochs: int = 10
     lr: float = 1e-3
     optimizer: str | MakeOptimizer = "Adam"
     optimizer_options: Mapping[str, Any] = field(default_factory=dict)
-    weight_decay: float | None = None
     scheduler: str | MakeScheduler = "constant"
     scheduler_options: Mapping[str, Any] = field(default_factory=dict)
-    scheduler_unit: str | None = None
-    autocast: bool | str | None = None
+    autocast: str | None = None
     label_smoothing: float = 0.0
     clip_norm: float | None = None
     seed: int | None = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.autocast, bool):
-            object.__setattr__(self, "autocast", "bfloat16" if self.autocast else None)
-        for name, (holds, expected) in _RANGES.items():
-            if not holds(getattr(self, name)):
-                raise ParameterError.of(name, type(self).__name__, expected, getattr(self, name))
-        self._check_optimizer()
-        self._check_scheduler()
+        self._check_numbers()
+        expected = "the name of a class of torch.optim, or a callable"
+        self._require("optimizer", callable(self.optimizer) or _is_class(torch.optim, self.optimizer, Optimizer), expected)
+        known = self.scheduler in SCHEDULERS or _is_class(torch.optim.lr_scheduler, self.scheduler, LRScheduler)
+        expected = f"one of {', '.join(SCHEDULERS)}, the name of a class of torch.optim.lr_scheduler, or a callable"
+        self._require("scheduler", known or callable(self.scheduler), expected)
+        for name in ("optimizer_options", "scheduler_options"):
+            self._require(name, isinstance(getattr(self, name), Mapping), "a mapping of keyword arguments")
+        self._require("autocast", self.autocast in (None, "bfloat16"), "None or 'bfloat16'")
 
-    def _check_optimizer(self) -> None:
-        owner = type(self).__name__
-        if "lr" in self.optimizer_options or "weight_decay" in self.optimizer_options:
-            expected = "without 'lr' and 'weight_decay', which are parameters of their own"
-            raise ParameterError.of("optimizer_options", owner, expected, dict(self.optimizer_options))
-        if isinstance(self.optimizer, str):
-            known = class_in(torch.optim, self.optimizer, Optimizer)
-            if known is None:
-                expected = "the name of a class in torch.optim, or a callable"
-                raise ParameterError.of("optimizer", owner, expected, self.optimizer)
-            _check_options("optimizer_options", owner, known, self.optimizer_options)
-        elif self.optimizer_options or self.weight_decay is not None:
-            raise ParameterError(f"{owner}: a callable optimizer takes neither optimizer_options nor weight_decay")
+    def _check_numbers(self) -> None:
+        infinite = float("inf")
+        self._require("epochs", _is_count(self.epochs, infinite), "an int of at least 0")
+        self._require("lr", is_within(self.lr, 0, infinite) and self.lr > 0, "a number above 0")
+        smooths = is_within(self.label_smoothing, 0, 1) and self.label_smoothing < 1
+        self._require("label_smoothing", smooths, "a number in [0, 1)")
+        clips = self.clip_norm is None or (is_within(self.clip_norm, 0, infinite) and self.clip_norm > 0)
+        self._require("clip_norm", clips, "None or a number above 0")
+        self._require("seed", self.seed is None or _is_count(self.seed, 2**63 - 1), "None or an int from 0 to 2**63 - 1")
 
-    def _check_scheduler(self) -> None:
-        owner = type(self).__name__
-        if not isinstance(self.scheduler, str) or self.scheduler == "constant":
-            if self.scheduler_options:
-                raise ParameterError(f"{owner}: a constant or callable scheduler takes no scheduler_options")
-            return
-        known = class_in(torch.optim.lr_scheduler, SCHEDULERS.get(self.scheduler, (self.scheduler,))[0], LRScheduler)
-        if known is None:
-            friendly = ", ".join(map(repr, _FRIENDLY))
-            expected = f"one of {friendly}, the name of a class in torch.optim.lr_scheduler, or a callable"
-            raise ParameterError.of("scheduler", owner, expected, self.scheduler)
-        _check_options("scheduler_options", owner, known, self.scheduler_options)
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise ParameterError.of(name, type(self).__name__, expected, getattr(self, name))
+
+    def make_optimizer(self, parameters: Iterable[Any]) -> Optimizer:
+        """The optimizer over these parameters. Raises ParameterError where it does not take its options."""
+        if callable(self.optimizer):
+            return self.optimizer(parameters)
+        try:
+            optimizer: Optimizer = getattr(torch.optim, self.optimizer)(parameters, lr=self.lr, **self.optimizer_options)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"optimizer {self.optimizer}: {error}") from None
+        return optimizer
+
+    def make_scheduler(self, optimizer: Optimizer, steps_per_epoch: int) -> tuple[LRScheduler | None, bool]:
+        """The scheduler, and whether it steps after each batch (else after each epoch).
+
+        Raises:
+            ParameterError: it does not take its options.
+        """
+        if self.scheduler == "constant":
+            return None, False
+        if callable(self.scheduler):
+            return self.scheduler(optimizer), False
+        try:
+            return self._named_scheduler(optimizer, max(self.epochs * steps_per_epoch, 1))
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"scheduler {self.scheduler}: {error}") from None
+
+    def _named_scheduler(self, optimizer: Optimizer, total: int) -> tuple[LRScheduler, bool]:
+        options = dict(self.scheduler_options)
+        if self.scheduler == "cosine":
+            return CosineAnnealingLR(optimizer, **{"T_max": total, **options}), True
+        if self.scheduler == "onecycle":
+            return OneCycleLR(optimizer, self.lr, **{"total_steps": max(total, 2), "cycle_momentum": False, **options}), True
+        if self.scheduler == "multistep":
+            return MultiStepLR(optimizer, **options), False
+        return getattr(torch.optim.lr_scheduler, str(self.scheduler))(optimizer, **options), False
 
 
-def class_in(module: Any, name: str, base: type) -> type[Any] | None:
-    """The subclass of `base` that a module has under this name."""
-    found = getattr(module, name, None)
-    return found if isinstance(found, type) and issubclass(found, base) and found is not base else None
+def _is_count(value: object, most: float) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
-def _check_options(parameter: str, owner: str, known: type, options: Mapping[str, Any]) -> None:
-    names = list(inspect.signature(known).parameters)[1:]  # the first one is ours to give
-    if not isinstance(options, Mapping) or any(name not in names for name in options):
-        raise ParameterError.of(parameter, owner, f"a mapping of what {known.__name__} takes ({', '.join(names)})", options)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "epochs": (lambda value: _is_int(value) and value >= 0, "an int of at least 0"),
-    "lr": (lambda value: _is_number(value) and value > 0, "a finite number above 0"),
-    "optimizer": (
-        lambda value: isinstance(value, str) or callable(value),
-        "the name of a class in torch.optim, or a callable",
-    ),
-    "optimizer_options": (lambda value: isinstance(value, Mapping), "a mapping"),
-    "weight_decay": (
-        lambda value: value is None or (_is_number(value) and value >= 0),
-        "None or a finite number of at least 0",
-    ),
-    "scheduler": (lambda value: isinstance(value, str) or callable(value), "a name or a callable"),
-    "scheduler_options": (lambda value: isinstance(value, Mapping), "a mapping"),
-    "scheduler_unit": (lambda value: value in (None, "batch", "epoch"), "None, 'batch' or 'epoch'"),
-    "autocast": (lambda value: value in (None, "bfloat16"), "None, 'bfloat16' or a bool"),
-    "label_smoothing": (lambda value: _is_number(value) and 0 <= value < 1, "a number in [0, 1)"),
-    "clip_norm": (lambda value: value is None or (_is_number(value) and value > 0), "None or a finite number above 0"),
-    "seed": (lambda value: value is None or (_is_int(value) and 0 <= value < 2**32), "None or an int in [0, 2**32)"),
-}
+def _is_class(module: Any, name: object, base: type) -> bool:
+    found = vars(module).get(name) if isinstance(name, str) else None
+    return isinstance(found, type) and issubclass(found, base) and found is not base

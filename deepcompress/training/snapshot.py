@@ -1,47 +1,41 @@
-"""A model's values, to go back to."""
+"""A model's values as they were, to go back to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
 class Snapshot:
-    """Every parameter and buffer (those outside of the state dict too) by identity and value, copied to main memory.
+    """A copy of every parameter and buffer of a model, those that its state dict leaves out among them."""
 
-    Args:
-        model: the module.
-        others: tensors outside of the model that belong to the same state.
-    """
-
-    def __init__(self, model: nn.Module, others: Sequence[Tensor] = ()) -> None:
-        stores: list[dict[str, Any]] = [
-            store for module in model.modules() for store in (module._parameters, module._buffers)
-        ]
-        self._places = [(store, key, tensor) for store in stores for key, tensor in store.items()]
-        tensors = {id(tensor): tensor for _, _, tensor in self._places if tensor is not None}
-        self._copies = [(tensor, _copy(tensor)) for tensor in (*tensors.values(), *others)]
-        self._extra = [(module, deepcopy(module.get_extra_state())) for module in model.modules() if _has_extra(module)]
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+        live = [*model.parameters(), *(buffer for _, _, buffer in self._buffers if buffer is not None)]
+        self._copies = [(tensor, tensor.detach().clone()) for tensor in live if _is_writable(tensor)]
 
     def restore(self) -> None:
-        """Put all of it back, into the same tensors at the same places."""
+        """Write every value back; a buffer that was replaced by another tensor becomes the old one again."""
+        for module, name, buffer in self._buffers:
+            module._buffers[name] = buffer
         with torch.no_grad():
             for tensor, copy in self._copies:
                 tensor.copy_(copy)
-        for store, key, tensor in self._places:  # a module may have put another buffer there meanwhile
-            store[key] = tensor
-        for module, extra in self._extra:
-            module.set_extra_state(extra)
+
+
+def _is_writable(tensor: Tensor) -> bool:
+    """An expanded tensor holds one element in several places; nobody trains it in place."""
+    if tensor.layout != torch.strided:
+        return True
+    return all(step or size < 2 for size, step in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 @contextmanager
 def restored_on_error(model: nn.Module) -> Iterator[None]:
-    """Leave by an exception, KeyboardInterrupt among them, and the model is as it was on entry."""
+    """After an exception, of whatever kind, the model has the values that it came with."""
     before = Snapshot(model)
     try:
         yield
@@ -51,20 +45,11 @@ def restored_on_error(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Each module gets its train or eval mode back; gradients are dropped."""
-    modes = [(module, module.training) for module in model.modules()]
+def mode_kept(model: nn.Module) -> Iterator[None]:
+    """Train or eval mode, module by module, as it was."""
+    modes = {module: module.training for module in model.modules()}
     try:
         yield
     finally:
-        for module, training in modes:
+        for module, training in modes.items():
             module.training = training
-        model.zero_grad(set_to_none=True)
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True)
-
-
-def _has_extra(module: nn.Module) -> bool:
-    return type(module).get_extra_state is not nn.Module.get_extra_state

@@ -5,7 +5,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from tests.reference.coding import (
@@ -23,7 +23,7 @@ from tests.reference.coding import (
     widen_all,
 )
 
-__all__ = ["File", "LimitError", "MalformedError", "Tensor", "read"]
+__all__ = ["File", "LimitError", "MalformedError", "Tensor", "read", "read_whole"]
 
 MAGIC = b"\xdcDCZ"
 HEAD, TRAILER = 8, 8
@@ -32,7 +32,10 @@ LARGE_RAW, ALIGNMENT = 4_096, 64
 MAX_ALPHABET = 65_537
 MAX_CENTROIDS = 65_536
 MAX_NAME = 65_535
+MAX_ALL_NAMES = MAX_ALL_ALPHABETS = 2**26
 MAX_DIMENSIONS = 64
+MAX_WIDTH = 17
+MAX_SYMBOL = 65_535
 MAX_CHUNK = 2**32 - 1
 TIE, MAP, SPARSE, STORED = 0x80, 0x03, 0x04, 0x08
 CODEBOOK, AFFINE = 1, 2
@@ -68,7 +71,7 @@ NARROWER = {"float32": ("float16", "bfloat16"), "float64": ("float16", "bfloat16
 
 
 class LimitError(ValueError):
-    """A tensor is larger than the caller allows."""
+    """The tensors are larger than the caller allows."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,14 @@ class Tensor:
 
 @dataclass(frozen=True)
 class File:
-    """A file's content; `failed` gives a reason for each tensor that needs a codec unknown to this reader."""
+    """A file's content; `failed` gives a reason for each tensor that needs a codec unknown to this reader, `malformed` for
+    each tensor (by name) or metadata section (by kind) that breaks a rule."""
 
     version: tuple[int, int]
     tensors: dict[str, Tensor]
     metadata: dict[int, bytes]
     failed: dict[str, str]
+    malformed: dict[str | int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,30 @@ class Stream:
 
     codec: int
     length: int | None = None
-    g: int = 0
-    lanes: int = 1
-    read: Callable[[Bits], int] | None = None
+    geometry: int = 0
+    parameters: bytes = b""
+
+    @property
+    def g(self) -> int:
+        return self.geometry & 31
+
+    @property
+    def lanes(self) -> int:
+        return 1 << (self.geometry >> 5)
+
+
+@dataclass(frozen=True)
+class Coder:
+    """What turns a stream's bits into symbols, none above `largest`."""
+
+    stream: Stream
+    read: Callable[[Bits], int]
+    largest: int
+
+    def symbol(self, bits: Bits) -> int:
+        symbol = self.read(bits)
+        refuse(symbol > self.largest, f"symbol {symbol} above {self.largest}")
+        return symbol
 
 
 @dataclass(frozen=True)
@@ -128,31 +154,46 @@ class Record:
         return self.shape[self.axis - 1] if self.axis else 1
 
 
+Span = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Sections:
-    """A tensor's sections."""
+    """Where a tensor's sections are."""
 
-    parameters: bytes
-    gaps: bytes
-    values: bytes
+    parameters: Span
+    gaps: Span
+    values: Span
 
 
 def read(data: bytes, limit: int | None = None) -> File:
-    """Decode a file; raise MalformedError if it breaks a rule, LimitError if a tensor has more than `limit` bytes."""
+    """Decode a file; raise MalformedError if as a whole it breaks a rule, LimitError if it has more than `limit` bytes."""
     version, end, directory = _frame(data)
     names = _names(directory.varint(), block(directory))
-    records = _records(len(names), _record_reader(directory))
+    codes = _codes(directory)
+    records = _records(len(names), RecordReader(block(directory)))
     kinds = [(directory.varint(), directory.varint()) for _ in range(directory.varint())]
-    _check_sums(data[HEAD:end], directory)
+    payload = Payload(data[HEAD:end], directory)
     refuse(len(dict(kinds)) != len(kinds), "a metadata kind stands twice")
+    refuse(any(kind % 2 for kind, _ in kinds), "unknown critical metadata")
     walker = Walker(data, end)
     sections = [walker.tensor(record) if isinstance(record, Record) else None for record in records]
-    metadata = {kind: walker.metadata(length) for kind, length in kinds}
+    spans = {kind: walker.section(length) for kind, length in kinds}
     walker.finish()
-    _check_metadata(metadata, names)
     _check_limit(records, limit)
-    tensors, failed = _load(names, records, sections)
-    return File(version, tensors, metadata, failed)
+    file = File(version, {}, {}, {})
+    for kind, span in spans.items():
+        _load_metadata(file, kind, span, payload, names)
+    for name, record, own in zip(names, records, sections, strict=True):
+        _load(file, name, names[record] if isinstance(record, int) else TensorReader(record, own, codes, payload))
+    return file
+
+
+def read_whole(data: bytes, limit: int | None = None) -> File:
+    """Like `read`, but raise MalformedError if anything in the file breaks a rule."""
+    file = read(data, limit)
+    refuse(file.malformed, f"{file.malformed}")
+    return file
 
 
 def _frame(data: bytes) -> tuple[tuple[int, int], int, Bytes]:
@@ -169,16 +210,24 @@ def _frame(data: bytes) -> tuple[tuple[int, int], int, Bytes]:
     return (major, minor), end, Bytes(data[end:-TRAILER])
 
 
-def _check_sums(payload: bytes, directory: Bytes) -> None:
-    groups = range(0, len(payload), GROUP)
-    sums = directory.u32s(len(groups))
-    directory.end("directory")
-    refuse(sums != [zlib.crc32(payload[i : i + GROUP]) for i in groups], "a checksum of the sections is wrong")
+class Payload:
+    """The sections' bytes; a group's checksum is checked when it is read."""
+
+    def __init__(self, payload: bytes, directory: Bytes) -> None:
+        self.payload = payload
+        self.sums = directory.u32s(-(-len(payload) // GROUP))
+        directory.end("directory")
+
+    def take(self, span: Span) -> bytes:
+        start, stop = span[0] - HEAD, span[1] - HEAD
+        for i in range(start // GROUP, -(-stop // GROUP) if stop > start else 0):
+            refuse(self.sums[i] != zlib.crc32(self.payload[i * GROUP : (i + 1) * GROUP]), f"checksum {i} is wrong")
+        return self.payload[start:stop]
 
 
 def _names(count: int, content: bytes) -> list[str]:
     source, names, tails = Bytes(content), dict[str, None](), list[bytes]()
-    name = b""
+    name, total = b"", 0
     for _ in range(count):
         keep, number = source.varint(), source.varint()
         refuse(keep > len(name), "a name keeps more than there is")
@@ -186,6 +235,8 @@ def _names(count: int, content: bytes) -> list[str]:
         if number == 0:
             tails.append(source.take(source.varint()))
         name = name[:keep] + tails[number - 1]
+        total += len(name)
+        refuse(total > MAX_ALL_NAMES, "names longer than 2^26 bytes together")
         text = _checked_name(name)
         refuse(text in names, f"name {text!r} stands twice")
         names[text] = None
@@ -206,13 +257,17 @@ def _utf8(content: bytes) -> str:
         raise MalformedError("not UTF-8") from error
 
 
-def _record_reader(directory: Bytes) -> "RecordReader":
-    """The code-length tables and, behind them, the records."""
+def _codes(directory: Bytes) -> list[Code]:
     count = directory.varint()
     bits = Bits(directory.take(directory.varint()))
-    codes = [Code(code_lengths(bits, MAX_ALPHABET)) for _ in range(count)]
+    codes, total = [], 0
+    for _ in range(count):
+        lengths = code_lengths(bits, MAX_ALPHABET)
+        total += len(lengths)
+        refuse(total > MAX_ALL_ALPHABETS, "alphabets of more than 2^26 symbols together")
+        codes.append(Code(lengths))
     bits.end()
-    return RecordReader(block(directory), codes)
+    return codes
 
 
 def _records(count: int, reader: "RecordReader") -> list[Record | int]:
@@ -232,9 +287,8 @@ def _records(count: int, reader: "RecordReader") -> list[Record | int]:
 class RecordReader:
     """Reads the records' block."""
 
-    def __init__(self, content: bytes, codes: Sequence[Code]) -> None:
+    def __init__(self, content: bytes) -> None:
         self.source = Bytes(content)
-        self.codes = codes
 
     def record(self) -> Record | int:
         """A record, or a tie's `back`."""
@@ -249,7 +303,7 @@ class RecordReader:
         stored = self.dtype() if flags & STORED else dtype
         refuse(flags & STORED and stored not in NARROWER.get(dtype, ()), f"{dtype} stored as {stored}")
         refuse(value_map and dtype not in FLOATS, f"a value map for {dtype}")
-        refuse(math.prod(shape) * SIZES[dtype] >= 2**63, "a tensor of 2^63 bytes or more")
+        refuse(math.prod(side or 1 for side in shape) * SIZES[dtype] >= 2**63, "a tensor of 2^63 bytes or more")
         k = self.source.varint() if value_map == CODEBOOK else 0
         axis = self.source.varint() if value_map == AFFINE else 0
         refuse(k > MAX_CENTROIDS, f"{k} centroids")
@@ -279,12 +333,8 @@ class RecordReader:
 
     def values(self, record: Record) -> Record:
         values = self.stream()
-        if values.codec == RAW:
-            refuse(record.value_map, "raw values with a value map")
-        elif values.read:
-            refuse(not record.value_map, "symbols without a value map")
-        if record.gaps and record.gaps.read and values.read:
-            refuse(record.gaps.g != values.g, "two chunk sizes in one tensor")
+        refuse(values.codec == RAW and record.value_map, "raw values with a value map")
+        refuse(values.codec in (FIXED, HUFFMAN) and not record.value_map, "symbols without a value map")
         return replace(record, values=values)
 
     def stream(self) -> Stream:
@@ -292,22 +342,7 @@ class RecordReader:
         if codec == RAW:
             return Stream(RAW)
         length, geometry = self.source.varint(), self.source.u8()
-        parameters = Bytes(self.source.take(self.source.varint()))
-        if codec not in (FIXED, HUFFMAN):
-            return Stream(codec, length)
-        refuse(geometry >> 5 > 5, "more than 32 lanes")
-        read = self.fixed(parameters) if codec == FIXED else self.huffman(parameters)
-        parameters.end("codec parameters")
-        return Stream(codec, length, geometry & 31, 1 << (geometry >> 5), read)
-
-    def fixed(self, parameters: Bytes) -> Callable[[Bits], int]:
-        width, base = parameters.u8(), parameters.varint()
-        return lambda bits: base + bits.field(width)
-
-    def huffman(self, parameters: Bytes) -> Callable[[Bits], int]:
-        number = parameters.varint()
-        refuse(number >= len(self.codes), "a code-length table that does not exist")
-        return self.codes[number].read
+        return Stream(codec, length, geometry, self.source.take(self.source.varint()))
 
 
 class Walker:
@@ -316,14 +351,14 @@ class Walker:
     def __init__(self, data: bytes, end: int) -> None:
         self.data, self.at, self.end = data, HEAD, end
 
-    def section(self, length: int, raw: bool = False) -> bytes:
+    def section(self, length: int, raw: bool = False) -> Span:
         start = self.at
         if raw and length > LARGE_RAW:
             start += -start % ALIGNMENT
         refuse(start + length > self.end, "sections longer than their part of the file")
         refuse(any(self.data[self.at : start]), "padding is not zero")
         self.at = start + length
-        return self.data[start : self.at]
+        return start, self.at
 
     def tensor(self, record: Record) -> Sections:
         size = SIZES[record.stored]
@@ -333,31 +368,34 @@ class Walker:
         values = record.values.length
         return Sections(
             self.section(parameters, raw=True),
-            self.section(record.gaps.length or 0) if record.gaps else b"",
+            self.section(record.gaps.length or 0 if record.gaps else 0),
             self.section(record.nonzeros * size, raw=True) if values is None else self.section(values),
         )
-
-    def metadata(self, length: int) -> bytes:
-        source = Bytes(self.section(length))
-        content = block(source)
-        source.end("metadata section")
-        return content
 
     def finish(self) -> None:
         refuse(self.at != self.end, "sections shorter than their part of the file")
 
 
-def _check_metadata(metadata: dict[int, bytes], names: Sequence[str]) -> None:
-    for kind, content in metadata.items():
-        refuse(kind % 2, f"unknown critical metadata kind {kind}")
-        if kind in (STRINGS, RECIPE):
-            found = _json_object(content)
-            refuse(kind == STRINGS and not all(isinstance(v, str) for v in found.values()), "metadata other than strings")
-        elif kind == MODULES:
-            source = Bytes(content)
-            for _ in {name.rpartition(".")[0] for name in names}:
-                source.varint()
-            source.end("module versions")
+def _load_metadata(file: File, kind: int, span: Span, payload: Payload, names: Sequence[str]) -> None:
+    try:
+        source = Bytes(payload.take(span))
+        content = block(source)
+        source.end("metadata section")
+        _check_metadata(kind, content, names)
+        file.metadata[kind] = content
+    except MalformedError as error:
+        file.malformed[kind] = str(error)
+
+
+def _check_metadata(kind: int, content: bytes, names: Sequence[str]) -> None:
+    if kind in (STRINGS, RECIPE):
+        found = _json_object(content)
+        refuse(kind == STRINGS and not all(isinstance(v, str) for v in found.values()), "metadata other than strings")
+    elif kind == MODULES:
+        source = Bytes(content)
+        for _ in {name.rpartition(".")[0] for name in names}:
+            source.varint()
+        source.end("module versions")
 
 
 def _json_object(content: bytes) -> dict[str, object]:
@@ -374,46 +412,97 @@ def _json_object(content: bytes) -> dict[str, object]:
 
 
 def _check_limit(records: Sequence[Record | int], limit: int | None) -> None:
-    for record in records:
-        if isinstance(record, Record) and limit is not None and record.numel * SIZES[record.dtype] > limit:
-            raise LimitError(f"a tensor of {record.numel * SIZES[record.dtype]} bytes")
+    total = sum(record.numel * SIZES[record.dtype] for record in records if isinstance(record, Record))
+    if limit is not None and total > limit:
+        raise LimitError(f"tensors of {total} bytes")
 
 
-def _load(
-    names: Sequence[str], records: Sequence[Record | int], sections: Sequence[Sections | None]
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    tensors: dict[str, Tensor] = {}
-    failed: dict[str, str] = {}
-    for name, record, own in zip(names, records, sections, strict=True):
-        if isinstance(record, int):
-            first = names[record]
-            if first in tensors:
-                tensors[name] = replace(tensors[first], name=name, tie=first)
-            else:
-                failed[name] = failed[first]
-            continue
-        unknown = [s.codec for s in (record.gaps, record.values) if s and s.codec not in (RAW, FIXED, HUFFMAN)]
-        if unknown:
-            failed[name] = f"unknown codec {unknown[0]}"
-        elif own:
-            tensors[name] = Tensor(name, record.dtype, record.shape, _elements(record, own))
-    return tensors, failed
-
-
-def _elements(record: Record, own: Sections) -> bytes:
-    """A tensor's elements."""
-    places: Sequence[int] = range(record.numel)
-    counts: list[int] = []
-    if record.gaps:
-        places, counts = _places(record, record.gaps, own.gaps)
-    if record.values.codec == RAW:
-        values = widen_all(own.values, record.stored, record.dtype)
+def _load(file: File, name: str, content: "TensorReader | str") -> None:
+    """Add a tensor, or the one that it is tied to, under `name`, or the reason why it cannot be read."""
+    if isinstance(content, str):
+        if content in file.tensors:
+            file.tensors[name] = replace(file.tensors[content], name=name, tie=content)
+        elif content in file.failed:
+            file.failed[name] = file.failed[content]
+        else:
+            file.malformed[name] = file.malformed[content]
+    elif content.unknown:
+        file.failed[name] = f"unknown codec {content.unknown[0]}"
     else:
-        chunks = _chunks(record.values, own.values, record.numel, record.nonzeros if record.gaps else None)
+        try:
+            file.tensors[name] = Tensor(name, content.record.dtype, content.record.shape, content.elements())
+        except MalformedError as error:
+            file.malformed[name] = str(error)
+
+
+class TensorReader:
+    """Reads a tensor's elements."""
+
+    def __init__(self, record: Record, own: Sections | None, codes: Sequence[Code], payload: Payload) -> None:
+        assert own is not None
+        self.record, self.own, self.codes, self.payload = record, own, codes, payload
+        streams = (record.gaps, record.values)
+        self.unknown = [s.codec for s in streams if s and s.codec not in (RAW, FIXED, HUFFMAN)]
+
+    def elements(self) -> bytes:
+        record = self.record
+        places: Sequence[int] = range(record.numel)
+        counts: list[int] = []
+        if record.gaps:
+            places, counts = self.places(record.gaps)
+        section = self.payload.take(self.own.values)
+        if record.values.codec == RAW:
+            refuse(record.dtype == "bool" and any(byte > 1 for byte in section), "a bool other than 0 and 1")
+            values = widen_all(section, record.stored, record.dtype)
+        else:
+            chunks = self.chunks(section, counts)
+            symbols = [symbol for chunk in chunks for symbol in chunk]
+            parameters = self.payload.take(self.own.parameters)
+            values = (_codebook if record.value_map == CODEBOOK else _affine)(record, parameters, symbols, places)
+        return _scatter(values, places, record) if record.gaps else values
+
+    def places(self, stream: Stream) -> tuple[list[int], list[int]]:
+        """The nonzeros' flat indices, and how many each chunk has."""
+        record, escape = self.record, (1 << self.record.gap_bits) - 1
+        coder = self.coder(stream, escape)
+        places: list[int] = []
+        counts: list[int] = []
+        for i, gaps in enumerate(_chunks(coder, self.payload.take(self.own.gaps), record.numel, record.gap_count)):
+            start = i << stream.g
+            found = _walk(gaps, start, min(start + (1 << stream.g), record.numel), escape)
+            places += found
+            counts.append(len(found))
+        refuse(len(places) != record.nonzeros, "the gaps lead to another number of nonzeros")
+        return places, counts
+
+    def chunks(self, section: bytes, counts: list[int]) -> list[list[int]]:
+        """The symbols of the values, by chunk."""
+        record = self.record
+        coder = self.coder(record.values, record.k if record.value_map == CODEBOOK else MAX_SYMBOL)
+        refuse(record.gaps and record.gaps.g != record.values.g, "two chunk sizes in one tensor")
+        chunks = _chunks(coder, section, record.numel, record.nonzeros if record.gaps else None)
         refuse(record.gaps and counts != [len(chunk) for chunk in chunks], "gaps and values differ in a chunk's nonzeros")
-        symbols = [symbol for chunk in chunks for symbol in chunk]
-        values = (_codebook if record.value_map == CODEBOOK else _affine)(record, own.parameters, symbols, places)
-    return _scatter(values, places, record) if record.gaps else values
+        return chunks
+
+    def coder(self, stream: Stream, largest: int) -> Coder:
+        refuse(stream.lanes > 32, "more than 32 lanes")
+        parameters = Bytes(stream.parameters)
+        read = (_fixed if stream.codec == FIXED else self.huffman)(parameters, largest)
+        parameters.end("codec parameters")
+        return Coder(stream, read, largest)
+
+    def huffman(self, parameters: Bytes, largest: int) -> Callable[[Bits], int]:
+        number = parameters.varint()
+        refuse(number >= len(self.codes), "a code-length table that does not exist")
+        refuse(max(self.codes[number].symbols.values(), default=0) > largest, "a codeword for a symbol that cannot stand here")
+        return self.codes[number].read
+
+
+def _fixed(parameters: Bytes, largest: int) -> Callable[[Bits], int]:
+    width, base = parameters.u8(), parameters.varint()
+    refuse(width > MAX_WIDTH, f"width {width}")
+    refuse(base > largest, f"base {base} above {largest}")
+    return lambda bits: base + bits.field(width)
 
 
 def _scatter(values: bytes, places: Sequence[int], record: Record) -> bytes:
@@ -424,24 +513,11 @@ def _scatter(values: bytes, places: Sequence[int], record: Record) -> bytes:
     return bytes(dense)
 
 
-def _places(record: Record, stream: Stream, section: bytes) -> tuple[list[int], list[int]]:
-    """The nonzeros' flat indices, and how many each chunk has."""
-    places: list[int] = []
-    counts: list[int] = []
-    for i, gaps in enumerate(_chunks(stream, section, record.numel, record.gap_count)):
-        start = i << stream.g
-        found = _walk(gaps, start, min(start + (1 << stream.g), record.numel), (1 << record.gap_bits) - 1)
-        places += found
-        counts.append(len(found))
-    refuse(len(places) != record.nonzeros, "the gaps lead to another number of nonzeros")
-    return places, counts
-
-
 def _walk(gaps: Sequence[int], at: int, end: int, escape: int) -> list[int]:
     found = []
     for gap in gaps:
-        refuse(gap > escape, f"gap {gap} above the escape")
         at += gap
+        refuse(at > end, "gaps run past their chunk")
         if gap < escape:
             refuse(at >= end, "gaps run past their chunk")
             found.append(at)
@@ -450,10 +526,10 @@ def _walk(gaps: Sequence[int], at: int, end: int, escape: int) -> list[int]:
     return found
 
 
-def _chunks(stream: Stream, section: bytes, numel: int, total: int | None) -> list[list[int]]:
+def _chunks(coder: Coder, section: bytes, numel: int, total: int | None) -> list[list[int]]:
     """A stream's symbols by chunk; `total` is their number in a sparse tensor, None in a dense one."""
     source = Bytes(section)
-    size = 1 << stream.g
+    size = 1 << coder.stream.g
     count = max(1, -(-numel // size))
     lengths = source.u32s(count) if count > 1 else [len(section)]
     refuse(max(lengths) > MAX_CHUNK, "a chunk of 2^32 bytes or more")
@@ -462,27 +538,23 @@ def _chunks(stream: Stream, section: bytes, numel: int, total: int | None) -> li
     else:
         symbols = source.u32s(count) if count > 1 else [total]
         refuse(sum(symbols) != total, "the chunk table's symbols do not add up")
-    chunks = [_chunk(stream, source.take(n), s) for n, s in zip(lengths, symbols, strict=True)]
+    chunks = [_chunk(coder, source.take(n), s) for n, s in zip(lengths, symbols, strict=True)]
     source.end("stream section")
     return chunks
 
 
-def _chunk(stream: Stream, chunk: bytes, count: int) -> list[int]:
+def _chunk(coder: Coder, chunk: bytes, count: int) -> list[int]:
     source = Bytes(chunk)
     symbols: list[int] = []
-    share = -(-count // stream.lanes)
-    lengths = source.u32s(stream.lanes - 1) if count else []
-    for j in range(stream.lanes if count else 0):
+    lanes = coder.stream.lanes
+    share = -(-count // lanes)
+    lengths = source.u32s(lanes - 1) if count else []
+    for j in range(lanes if count else 0):
         lane = Bits(source.take(lengths[j]) if j < len(lengths) else source.rest())
-        symbols += [_symbol(stream, lane) for _ in range(share * j, min(share * (j + 1), count))]
+        symbols += [coder.symbol(lane) for _ in range(share * j, min(share * (j + 1), count))]
         lane.end()
     source.end("chunk")
     return symbols
-
-
-def _symbol(stream: Stream, lane: Bits) -> int:
-    assert stream.read is not None
-    return stream.read(lane)
 
 
 def _codebook(record: Record, section: bytes, symbols: Sequence[int], _places: Sequence[int]) -> bytes:
@@ -490,16 +562,15 @@ def _codebook(record: Record, section: bytes, symbols: Sequence[int], _places: S
     refuse(not all(math.isfinite(c) and c for c in centroids), "a centroid is zero or not finite")
     refuse(not all(a < b for a, b in pairwise(centroids)), "centroids do not ascend")
     refuse(record.gaps and 0 in symbols, "symbol 0 in a sparse tensor")
-    refuse(max(symbols, default=0) > record.k, "a symbol above the number of centroids")
     size = SIZES[record.dtype]
     table = bytes(size) + widen_all(section, record.stored, record.dtype)
     return b"".join(table[s * size : (s + 1) * size] for s in symbols)
 
 
 def _affine(record: Record, section: bytes, symbols: Sequence[int], places: Sequence[int]) -> bytes:
-    refuse(max(symbols, default=0) > 65_535, "a symbol above 65,535")
     size = record.channels * SIZES[record.stored]
     scales = numbers(section[:size], record.stored)
+    refuse(not all(map(math.isfinite, scales)), "a scale is not finite")
     offsets = struct.unpack(f"<{record.channels}i", section[size:])
     inner = math.prod(record.shape[record.axis :])
     result = bytearray()

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.reference.coding import Bits, Bytes, Code, MalformedError, code_lengths, element, to_float32, widen
-from tests.reference.decoder import File, LimitError, read
+from tests.reference.decoder import File, LimitError
+from tests.reference.decoder import read as read_leniently
+from tests.reference.decoder import read_whole as read
 from tests.reference.writer import (
     Entry,
     Parts,
@@ -363,6 +365,10 @@ class TestRecords:
             b"\x08\0\1\1\x16\0",
             bytes([0, F32, 65]) + b"\1" * 65 + b"\0",
             bytes([0, F32]) + shape(2**61) + b"\0",
+            bytes([0, F32]) + shape(0, 2**61) + b"\0",
+            bytes([0, BOOL]) + shape(4) + b"\0",  # of which one is 2
+            bytes([CODEBOOK, F32]) + shape(0) + varint(0) + stream(1, 0, fixed(18)),
+            bytes([CODEBOOK, F32]) + shape(0) + varint(0) + stream(1, 0, fixed(0, 1)),
             bytes([0, F32]) + shape(1) + b"\0\0",
             bytes([0, F32]) + shape(1),
             bytes([CODEBOOK, F32]) + shape(1) + varint(0) + b"\0",  # raw with a codebook
@@ -380,10 +386,10 @@ class TestRecords:
     )
     def test_malformed(self, record: bytes) -> None:
         with pytest.raises(MalformedError):
-            read(file(Entry("x", record, [Raw(bytes(4))])))
+            read(file(Entry("x", record, [Raw(b"\0\1\2\0")] if record[-1] == 0 else [])))
 
     def test_the_largest_shape_is_allowed(self) -> None:
-        record = bytes([0, F32, 64]) + varint(0) + varint(2**62) * 63 + b"\0"
+        record = bytes([0, F32]) + shape(*[1] * 62, 0, 2**60) + b"\0"
         assert read(file(Entry("x", record))).tensors["x"].data == b""
 
     def test_unknown_codecs_fail_one_tensor(self) -> None:
@@ -479,6 +485,10 @@ class TestCodebooks:
     def test_empty(self) -> None:
         assert data(codebook([], sides=(0,), geometry=(0, 5))) == b""
 
+    def test_a_code_with_a_symbol_that_cannot_stand(self) -> None:
+        with pytest.raises(MalformedError, match="cannot stand"):
+            data(codebook([0, 1], centroids=f32s(-1.5, 0.25), k=2))
+
 
 class TestAffine:
     def test_one_channel(self) -> None:
@@ -498,6 +508,11 @@ class TestAffine:
 
     def test_double_with_stored_scales(self) -> None:
         assert data(affine([3], f32s(0.1), [1], (1,), 0, F64, stored=F32)) == struct.pack("<d", floats(f32s(0.1))[0] * 2)
+
+    @pytest.mark.parametrize("scale", [math.inf, -math.inf, math.nan])
+    def test_scales_are_finite(self, scale: float) -> None:
+        with pytest.raises(MalformedError, match="not finite"):
+            data(affine([0], f32s(scale), [0], (1,), 0))
 
     def test_overflow(self) -> None:
         assert floats(data(affine([9], f32s(3e38), [0], (1,), 0))) == [math.inf]
@@ -606,6 +621,29 @@ class TestSparse:
     def test_malformed(self, entry: Entry) -> None:
         with pytest.raises(MalformedError):
             read(file(entry))
+
+
+class TestScope:
+    def test_a_broken_section_fails_its_tensor_and_ties(self) -> None:
+        whole = read_leniently(file(raw("a"), codebook(centroids=f32s(3, 2, 1)), tie("t", 1), raw("b")))
+        assert set(whole.tensors) == {"a", "b"}
+        assert whole.malformed == {"w": "centroids do not ascend", "t": "centroids do not ascend"}
+
+    def test_broken_parameters_fail_their_tensor(self) -> None:
+        whole = read_leniently(file(codebook(number=7), raw("b")))
+        assert (set(whole.tensors), set(whole.malformed)) == ({"b"}, {"w"})
+
+    def test_an_altered_group_fails_what_lies_in_it(self) -> None:
+        whole = bytearray(file(raw("a", bytes(65_536), U8, (65_536,)), raw("b", bytes(65_536), U8, (65_536,)), raw("c")))
+        whole[64] ^= 1
+        assert set(read_leniently(bytes(whole)).malformed) == {"a"}
+        whole[64] ^= 1
+        whole[65_596] ^= 1  # the padding before "a" moves its end to group 1
+        assert set(read_leniently(bytes(whole)).malformed) == {"a", "b"}
+
+    def test_broken_metadata_are_left_out(self) -> None:
+        whole = read_leniently(build(Parts([raw()], metadata=[(2, plain(b"{")), (4, plain(b"{}"))])))
+        assert (set(whole.tensors), whole.metadata, set(whole.malformed)) == ({"b"}, {4: b"{}"}, {2})
 
 
 class TestMetadata:

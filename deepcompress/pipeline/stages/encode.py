@@ -19,7 +19,7 @@ from deepcompress.tensors.streams import Encoding
 _HALVED = (torch.float32, torch.float64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HuffmanEncode(Stage):
     """Code indices and the gaps between nonzeros with canonical Huffman codes.
 
@@ -60,9 +60,10 @@ def _round_leftovers(state: State) -> dict[str, str]:
     """Round what has no codebook to float16, in place. Returns tensor name -> "float16"."""
     tensors = model_tensors(state.model)
     ties = tied_names(tensors)
+    shared = {ties.get(name, name) for name in state.codebooks}
     rounded: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if name in state.codebooks or name in ties or tensor.dtype not in _HALVED:
+        if name in shared or name in ties or tensor.dtype not in _HALVED:
             continue
         half = tensor.detach().half()
         if bool(torch.isfinite(half).all()):
@@ -70,4 +71,5 @@ def _round_leftovers(state: State) -> dict[str, str]:
     with torch.no_grad():
         for name, half in rounded.items():
             tensors[name].copy_(half)
-    return dict.fromkeys(rounded, "float16")
+    after = model_tensors(state.model)  # extra state may be made anew each time: what is written to it is lost
+    return {name: "float16" for name, half in rounded.items() if torch.equal(after[name], half.to(after[name].dtype))}

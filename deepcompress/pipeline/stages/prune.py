@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -38,15 +38,16 @@ class Prune(Stage):
         self,
         method: str,
         *,
-        include: list[str] | None = None,
-        exclude: list[str] | None = None,
-        types: list[str] | None = None,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        types: Sequence[str] | None = None,
         **parameters: Any,
     ) -> None:
-        check_parameters(method, parameters)
+        check_parameters(method, parameters, "Prune")
         self.method = method
         self.parameters = parameters
         self.selection = Selection(include, exclude, types)
+        self.selection.check("Prune")
 
     def apply(self, state: State, context: Context) -> State:
         weights = self.selection.of(state.model, "Prune")
@@ -57,11 +58,6 @@ class Prune(Stage):
     def config(self) -> dict[str, Any]:
         config = {"stage": self.kind, "method": self.method, **self.selection.config()}
         return config | {name: as_json(value, f"Prune.{name}") for name, value in self.parameters.items()}
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Prune) and self.config() == other.config()
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         settings: Mapping[str, Any] = self.parameters | self.selection.config()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcompress.errors import ModelError, ParameterError, PipelineError
-from deepcompress.pipeline.selection import Selection
+from deepcompress.pipeline.selection import Selection, floating_weights
 from deepcompress.pipeline.stage import Stage
-from deepcompress.pipeline.state import Context, State
+from deepcompress.pipeline.state import Context, Model, State
 from deepcompress.quantize.codebooks import round_centroids, round_to_type, share_values
 from deepcompress.quantize.init import INITS
 from deepcompress.quantize.kmeans import fit_kmeans
@@ -32,7 +31,7 @@ _SHARED_TYPES = ("float16", "bfloat16", "float32", "float64")
 _STORAGE = ("auto", *_SHARED_TYPES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KMeansQuantize(Stage):
     """Let the kept weights of each layer share 2**bits values, found by one-dimensional k-means.
 
@@ -40,7 +39,7 @@ class KMeansQuantize(Stage):
 
     Args:
         bits: index width, 1 to 16, of all chosen layers; or name or pattern -> bits, the first match deciding, where layers that
-            nothing matches keep their values.
+            nothing matches keep their values. Patterns mean what they mean in `include`.
         init: "linear" (even over [min, max]), "density", "random" or "kmeans++".
         max_iter: passes of Lloyd's algorithm at most.
         seed: for "random" and "kmeans++".
@@ -68,23 +67,29 @@ class KMeansQuantize(Stage):
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        widths = self.bits.values() if isinstance(self.bits, Mapping) else [self.bits]
-        for bits in widths:
-            if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
-                raise ParameterError.of("bits", owner, "an int from 1 to 16, or a mapping of names to such", self.bits)
-        if self.init not in INITS:
+        named = isinstance(self.bits, Mapping)
+        widths = self.bits if isinstance(self.bits, Mapping) else {"": self.bits}
+        known = all(isinstance(name, str) and _is_int(bits, 1, 16) for name, bits in widths.items())
+        if not known or (named and not widths):
+            raise ParameterError.of("bits", owner, "an int from 1 to 16, or a mapping of names to such", self.bits)
+        if self.init not in tuple(INITS):
             raise ParameterError.of("init", owner, f"one of {', '.join(INITS)}", self.init)
         if self.codebook not in _STORAGE:
             raise ParameterError.of("codebook", owner, f"one of {', '.join(_STORAGE)}", self.codebook)
-        if isinstance(self.max_iter, bool) or not isinstance(self.max_iter, int) or self.max_iter < 1:
+        if not _is_int(self.max_iter, 1):
             raise ParameterError.of("max_iter", owner, "an int of at least 1", self.max_iter)
+        if not _is_int(self.seed, 0):
+            raise ParameterError.of("seed", owner, "an int of at least 0", self.seed)
+        Selection(self.include, self.exclude, self.types).check(owner)
 
     def apply(self, state: State, context: Context) -> State:
         weights = self._chosen(state)
-        levels = {name: self._fit(name, weights[name], bits) for name, bits in self._widths(weights).items()}
-        codebooks, errors = {}, {}
-        for name, found in levels.items():
-            codebooks[name], errors[name] = _share(weights[name], found)
+        widths = self._widths(weights, state.model)
+        shared = {name: _share(weights[name], self._fit(name, weights[name], bits)) for name, bits in widths.items()}
+        for name, found in shared.items():  # all of them are known before the first is written
+            _write(weights[name], found.values)
+        codebooks = {name: found.codebook for name, found in shared.items()}
+        errors = {name: found.error for name, found in shared.items()}
         return replace(state, codebooks={**state.codebooks, **codebooks}, errors={**state.errors, **errors}, notes=())
 
     def _chosen(self, state: State) -> dict[str, Tensor]:
@@ -94,17 +99,15 @@ class KMeansQuantize(Stage):
             raise PipelineError(f"KMeansQuantize: {', '.join(again[:6])} already have a codebook from an earlier stage")
         return {name: weight for name, weight in chosen.items() if dtype_name(weight) in _SHARED_TYPES and weight.numel()}
 
-    def _widths(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
+    def _widths(self, weights: Mapping[str, Tensor], model: Model) -> dict[str, int]:
         """Weight name -> bits."""
         if not isinstance(self.bits, Mapping):
             return dict.fromkeys(weights, self.bits)
-        for pattern in self.bits:
-            if not any(_named_by(name, pattern) for name in weights):
-                there = ", ".join(map(repr, list(weights)[:6]))
-                expected = f"keyed by patterns that match weights, such as {there}"
-                raise ParameterError.of("bits", "KMeansQuantize", expected, pattern)
-        found = {name: [bits for pattern, bits in self.bits.items() if _named_by(name, pattern)] for name in weights}
-        return {name: bits[0] for name, bits in found.items() if bits}
+        found: dict[str, int] = {}
+        for pattern, bits in self.bits.items():
+            for name in _meant_by(pattern, weights, model):
+                found.setdefault(name, bits)
+        return {name: found[name] for name in weights if name in found}
 
     def _fit(self, name: str, weight: Tensor, bits: int) -> Array:
         """The values that a weight's nonzeros will share, zero perhaps among them."""
@@ -113,11 +116,15 @@ class KMeansQuantize(Stage):
         values = _real_values(weight)
         values = values[values != 0]
         centroids = fit_kmeans(values, 1 << bits, init=self.init, max_iter=self.max_iter, seed=self.seed)
-        return round_centroids(values, centroids, dtype=self.codebook, own=dtype_name(weight))
+        try:
+            return round_centroids(values, centroids, dtype=self.codebook, own=dtype_name(weight))
+        except ParameterError:
+            expected = f"'auto' or a type that serves {name!r} of {dtype_name(weight)}"
+            raise ParameterError.of("codebook", "KMeansQuantize", expected, self.codebook) from None
 
 
-@dataclass(frozen=True)
-class Finetune(TrainSettings, Stage):
+@dataclass(frozen=True, eq=False)
+class Finetune(Stage, TrainSettings):
     """Train the shared values: the gradient of a centroid is the sum of the gradients of its weights.
 
     Args: those of Retrain, and
@@ -135,10 +142,10 @@ class Finetune(TrainSettings, Stage):
 
     def apply(self, state: State, context: Context) -> State:
         model = state.module("Finetune")
-        weights = Selection(list(state.codebooks)).of(model, "Finetune")
-        shared = {name: _shared_form(weight, state.codebooks[name]) for name, weight in weights.items()}
-        symbols = {name: _symbol_tensor(tensor) for name, tensor in shared.items()}
-        centroids = {name: torch.from_numpy(book.centroids.astype(np.float32)) for name, book in state.codebooks.items()}
+        live = floating_weights(model)
+        weights = {name: live[name] for name in state.codebooks}
+        symbols = {name: _symbol_tensor(weight, state.codebooks[name]) for name, weight in weights.items()}
+        centroids = {name: torch.from_numpy(book.centroids.astype(np.float64)) for name, book in state.codebooks.items()}
         moved = finetune_centroids(
             model, context.train, symbols, centroids, self, loss=context.loss, validate=context.validate,
             restore_best=self.restore_best, rest=self.rest, quiet=context.quiet,
@@ -149,9 +156,22 @@ class Finetune(TrainSettings, Stage):
         return replace(state, codebooks={**state.codebooks, **codebooks}, notes=())
 
 
-def _named_by(name: str, pattern: str) -> bool:
-    """Whether a pattern means the weight or its layer."""
-    return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[0], pattern)
+def _is_int(value: object, least: int, most: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _meant_by(pattern: str, weights: Mapping[str, Tensor], model: Model) -> list[str]:
+    """Which of these weights a pattern means; its own name means a weight even where that reads as a pattern."""
+    if pattern in weights:
+        return [pattern]
+    try:
+        taken = Selection([pattern]).of(model, "KMeansQuantize")
+    except ParameterError:
+        taken = {}
+    if found := [name for name in weights if name in taken]:
+        return found
+    there = ", ".join(map(repr, list(weights)[:6]))
+    raise ParameterError.of("bits", "KMeansQuantize", f"keyed by patterns that match weights, such as {there}", pattern)
 
 
 def _real_values(weight: Tensor) -> Array:
@@ -160,16 +180,25 @@ def _real_values(weight: Tensor) -> Array:
     return bfloat16_to_float32(values) if dtype_name(weight) == "bfloat16" else values
 
 
-def _share(weight: Tensor, levels: Array) -> tuple[Codebook, float]:
-    """Move each nonzero weight to its nearest level, in place. Returns the codebook, and the RMSE over all weights."""
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """What sharing makes of a weight: its codebook, its values, and the RMSE over all of them."""
+
+    codebook: Codebook
+    values: Array
+    error: float
+
+
+def _share(weight: Tensor, levels: Array) -> _Outcome:
+    """Give each nonzero weight its nearest level; the weight itself stays as it is."""
     values = _real_values(weight)
     kept = values != 0
     codebook, symbols = share_values(values[kept], levels)
     shared = np.zeros_like(values)
     shared[kept] = np.concatenate([np.zeros(1, values.dtype), codebook.centroids.astype(values.dtype)])[symbols]
-    error = math.sqrt(float(np.mean(np.square(np.subtract(shared, values, dtype=np.float64)))))
-    _write(weight, shared)
-    return codebook, error
+    with np.errstate(over="ignore"):  # of float64 weights whose squares are beyond it
+        error = math.sqrt(float(np.mean(np.square(np.subtract(shared, values, dtype=np.float64)))))
+    return _Outcome(codebook, shared, error)
 
 
 def _write(weight: Tensor, values: Array) -> None:
@@ -177,11 +206,8 @@ def _write(weight: Tensor, values: Array) -> None:
         weight.copy_(torch.from_numpy(np.ascontiguousarray(values)).reshape(weight.shape))
 
 
-def _shared_form(weight: Tensor, codebook: Codebook) -> CompressedTensor:
-    return CompressedTensor.from_values(from_torch(weight), dtype_name(weight), codebook)
-
-
-def _symbol_tensor(shared: CompressedTensor) -> Tensor:
+def _symbol_tensor(weight: Tensor, codebook: Codebook) -> Tensor:
+    shared = CompressedTensor.from_values(from_torch(weight), dtype_name(weight), codebook)
     return torch.from_numpy(shared.symbols.astype(np.int64)).reshape(shared.shape)
 
 
@@ -192,6 +218,7 @@ def _settle(weight: Tensor, symbols: Tensor, centroids: Tensor, before: Codebook
     rounded = round_to_type(trained, "bfloat16" if own == "bfloat16" else before.centroids.dtype.name)
     if not np.isfinite(rounded).all():
         rounded = round_to_type(trained, own)
+    rounded = rounded + rounded.dtype.type(0)  # no -0.0: a centroid that becomes zero makes pruned weights
     table = np.concatenate([[0.0], rounded.astype(np.float64)])
     _write(weight, table[symbols.cpu().numpy()])
     distinct = np.unique(rounded)

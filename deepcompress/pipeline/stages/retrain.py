@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -11,14 +12,15 @@ from deepcompress.pipeline.selection import Selection
 from deepcompress.pipeline.stage import Stage
 from deepcompress.pipeline.state import Context, State
 from deepcompress.prune.allocate import check_parameters
+from deepcompress.prune.ranking import is_within
 from deepcompress.prune.schedule import Schedule
 from deepcompress.training.history import History
 from deepcompress.training.retrain import SHARE_OF_METHOD, Gradual, retrain
 from deepcompress.training.settings import TrainSettings
 
 
-@dataclass(frozen=True)
-class Retrain(TrainSettings, Stage):
+@dataclass(frozen=True, eq=False)
+class Retrain(Stage, TrainSettings):
     """Train while pruned weights stay exactly zero: in every forward pass, whatever the optimizer remembers.
 
     Args: those of TrainSettings (epochs, lr, optimizer, scheduler, autocast, ...), and
@@ -41,8 +43,8 @@ class Retrain(TrainSettings, Stage):
         return replace(state, masks=masks, notes=_notes(history))
 
 
-@dataclass(frozen=True)
-class GradualPrune(TrainSettings, Stage):
+@dataclass(frozen=True, eq=False)
+class GradualPrune(Stage, TrainSettings):
     """Prune while training, along a schedule; then train on at the final sparsity.
 
     Args: those of TrainSettings, and
@@ -51,7 +53,7 @@ class GradualPrune(TrainSettings, Stage):
         schedule: "cubic" (most of it early), "linear" or "step".
         initial: share pruned at the beginning.
         begin, end: epochs in which the schedule begins and ends; `end` is three quarters of all epochs where None.
-        milestones: of "step": (epoch, sparsity) pairs.
+        milestones: of "step": (epoch, sparsity) pairs, which then say what `sparsity`, `begin` and `end` are.
         every: epochs between two looks at the schedule.
         reversible: until `end`, pruned weights learn on behind their masks and may come back.
         restore_best: end with the epoch that `validate` liked best, among those at the final sparsity.
@@ -84,12 +86,13 @@ class GradualPrune(TrainSettings, Stage):
     def __post_init__(self) -> None:
         super().__post_init__()
         owner = type(self).__name__
-        if self.method not in SHARE_OF_METHOD:
-            raise ParameterError.of("method", owner, f"one of {', '.join(SHARE_OF_METHOD)}", self.method)
-        check_parameters(self.method, {SHARE_OF_METHOD[self.method]: self.sparsity, **self.parameters}, owner)
-        if not self.every > 0:
-            raise ParameterError.of("every", owner, "a number of epochs above 0", self.every)
-        object.__setattr__(self, "milestones", tuple(tuple(pair) for pair in self.milestones))
+        Selection(self.include, self.exclude, self.types).check(owner)
+        self._require("method", self.method in tuple(SHARE_OF_METHOD), f"one of {', '.join(SHARE_OF_METHOD)}")
+        share = SHARE_OF_METHOD[self.method]
+        free = isinstance(self.parameters, Mapping) and share not in self.parameters
+        self._require("parameters", free, f"a mapping without {share!r}, which the schedule gives")
+        check_parameters(self.method, {share: self.sparsity, **self.parameters}, owner)
+        self._require("every", is_within(self.every, 0, math.inf) and self.every > 0, "a number of epochs above 0")
         if self.as_schedule().end > self.epochs:
             raise ParameterError.of("end", owner, f"at most the {self.epochs} epochs of training", self.as_schedule().end)
 

@@ -1,0 +1,1 @@
+"""Files that break a rule, each its own."""

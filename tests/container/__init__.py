@@ -1,0 +1,1 @@
+"""The container: bytes of a file, whatever they mean."""

@@ -1,0 +1,1 @@
+"""Files that every later version must read."""

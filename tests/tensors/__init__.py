@@ -1,0 +1,1 @@
+"""Test data that several files share."""

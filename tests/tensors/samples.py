@@ -1,0 +1,152 @@
+"""Tensors of every kind, made up by hypothesis, and the files that they become."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from hypothesis import strategies as st
+
+from deepcompress.container.layout import DTYPES, NARROWER, numel
+from deepcompress.tensors import streams
+from deepcompress.tensors.build import Extras, Tie, write_model
+from deepcompress.tensors.codebook import Codebook
+from deepcompress.tensors.compressed import AffineTensor, CompressedTensor, DenseTensor
+from deepcompress.tensors.elements import Array, float32_to_bfloat16, numpy_dtype
+from deepcompress.tensors.encode import AnyTensor
+from deepcompress.tensors.streams import Encoding
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+Named = list[tuple[str, AnyTensor | Tie]]
+
+shapes = st.one_of(
+    st.lists(st.integers(0, 6), max_size=4).map(tuple), st.integers(0, 400).map(lambda side: (side,)), st.just((1, 1, 90, 3))
+)
+
+
+@contextmanager
+def small_chunks(symbols: int, lanes: int) -> Iterator[None]:
+    """Chunks of about `symbols` symbols, and `lanes` lanes even in short ones."""
+    with mock.patch.multiple(streams, _CHUNK_SYMBOLS=symbols, _SINGLE_LANE=1, _LANES=lanes):
+        yield
+
+
+def to_file(tensors: Named, encoding: Encoding | None = None, extras: Extras | None = None) -> bytes:
+    file = io.BytesIO()
+    write_model(file, tensors, encoding or Encoding(), extras)
+    return file.getvalue()
+
+
+def elements(dtype: str, shape: tuple[int, ...], seed: int, density: float = 1.0, *, nan: bool = True) -> Array:
+    """Elements of random bits, only some of them not zero."""
+    rng = np.random.default_rng(seed)
+    kind = numpy_dtype(dtype)
+    count = numel(shape)
+    raw = rng.integers(0, 2 if dtype == "bool" else 256, (count, kind.itemsize), np.uint8)
+    raw[rng.random(count) >= density] = 0
+    flat = raw.reshape(-1).view(kind)
+    if not nan:
+        wide = (flat.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else flat
+        flat = np.where(np.isnan(wide), flat.dtype.type(0), flat).astype(kind)
+    return flat.view(kind).reshape(shape)
+
+
+def dense_tensor(dtype: str, stored: str, shape: tuple[int, ...], seed: int, density: float) -> DenseTensor:
+    return DenseTensor(elements(stored, shape, seed, density, nan=stored == dtype), dtype, stored)
+
+
+def shared_tensor(
+    dtype: str, shape: tuple[int, ...], k: int, seed: int, density: float, stored: str | None = None
+) -> CompressedTensor:
+    """A tensor of `k` centroids; with a density below 1, the rest of its weights are pruned."""
+    rng = np.random.default_rng(seed)
+    eighths = rng.permutation(np.concatenate([np.arange(-250, 0), np.arange(1, 251)]))[:k] if k <= 500 else _many(k)
+    centroids = (np.sort(eighths) / 8).astype("float32" if dtype == "bfloat16" else stored or dtype)
+    count = numel(shape)
+    symbols = np.minimum(rng.geometric(0.3, count), k) if rng.random() < 0.5 else rng.integers(min(k, 1), k + 1, count)
+    symbols = np.where(rng.random(count) < density, symbols, 0)
+    return CompressedTensor(shape, dtype, Codebook(centroids), symbols.astype(streams_dtype(k)))
+
+
+def streams_dtype(k: int) -> Any:
+    return np.min_scalar_type(max(k, 1))
+
+
+def _many(k: int) -> Any:
+    return np.arange(1, k + 1) * 8.0
+
+
+def affine_tensor(dtype: str, stored: str, shape: tuple[int, ...], axis: int | None, seed: int, levels: int) -> AffineTensor:
+    rng = np.random.default_rng(seed)
+    channels = 1 if axis is None else shape[axis]
+    scales = rng.standard_normal(channels) * 10.0 ** rng.integers(-4, 4)
+    if stored == "bfloat16":
+        single = scales.astype(np.float32)
+        kept = float32_to_bfloat16((single.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32))
+    else:
+        kept = scales.astype(stored)
+    low, top = (-(2**31), 2**31) if seed % 5 == 0 else (-20, levels)
+    offsets = rng.integers(low, top, channels).astype(np.int32)
+    symbols = rng.integers(0, levels, numel(shape)).astype(np.uint16)
+    return AffineTensor(shape, dtype, stored, kept, offsets, axis, symbols)
+
+
+seeds, densities = st.integers(0, 2**20), st.sampled_from([0.0, 0.02, 0.2, 0.7, 1.0])
+
+
+@st.composite
+def dense_tensors(draw: st.DrawFn) -> DenseTensor:
+    dtype = draw(st.sampled_from([kind.name for kind in DTYPES]))
+    stored = draw(st.sampled_from([dtype, *NARROWER.get(dtype, ())]))
+    return dense_tensor(dtype, stored, draw(shapes), draw(seeds), draw(densities))
+
+
+@st.composite
+def shared_tensors(draw: st.DrawFn) -> CompressedTensor:
+    dtype = draw(st.sampled_from(FLOATS))
+    narrow = [name for name in NARROWER.get(dtype, ()) if name != "bfloat16"]
+    k = draw(st.sampled_from([0, 1, 2, 3, 15, 16, 31, 255, 256, 300]))
+    return shared_tensor(dtype, draw(shapes), k, draw(seeds), draw(densities), draw(st.sampled_from([dtype, *narrow])))
+
+
+@st.composite
+def affine_tensors(draw: st.DrawFn) -> AffineTensor:
+    dtype, shape = draw(st.sampled_from(FLOATS)), draw(shapes)
+    stored = draw(st.sampled_from([dtype, *NARROWER.get(dtype, ())]))
+    axis = draw(st.sampled_from([None, *range(len(shape))]))
+    return affine_tensor(dtype, stored, shape, axis, draw(seeds), draw(st.sampled_from([1, 2, 16, 256, 65_536])))
+
+
+any_tensors = st.one_of(dense_tensors(), shared_tensors(), affine_tensors())
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12).filter(
+    lambda name: ".." not in name
+)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> Named:
+    """Up to five named tensors, some of them ties."""
+    named: Named = []
+    for name in draw(st.lists(names, max_size=5, unique=True)):
+        earlier = [other for other, _ in named]
+        named.append((name, Tie(draw(st.sampled_from(earlier))) if earlier and draw(st.booleans()) else draw(any_tensors)))
+    return named
+
+
+encodings = st.builds(Encoding, coder=st.sampled_from(["huffman", "huffman", "fixed"]), max_code_length=st.integers(1, 20))
+cuts = st.tuples(st.sampled_from([1, 4, 32, 1 << 16]), st.sampled_from([1, 2, 4, 8, 16, 32]))
+
+
+def dense_values(tensors: Named) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """(dtype, shape, bytes) that each name must give."""
+    found: dict[str, tuple[str, tuple[int, ...], bytes]] = {}
+    for name, tensor in tensors:
+        if isinstance(tensor, Tie):
+            found[name] = found[tensor.to]
+        else:
+            found[name] = (tensor.dtype, tensor.shape, tensor.to_dense().tobytes())
+    return found
