@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import threading
@@ -29,7 +30,7 @@ class Source:
             self.size = len(self._data)
         elif isinstance(source, (str, os.PathLike)):
             self._open(Path(source))
-        elif hasattr(source, "read"):
+        elif _is_binary(source):
             self._adopt(source)
         else:
             raise ParameterError.of("source", "open", "a path, bytes or a binary file object", source)
@@ -52,7 +53,7 @@ class Source:
             else:
                 self._data = file.read()
                 self.size = len(self._data)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: it is closed
             raise StorageError(f"cannot read {self.name}: {error}") from error
 
     def read(self, offset: int, length: int) -> bytes:
@@ -84,6 +85,14 @@ class Source:
     def close(self) -> None:
         if self._file is not None and self._owned:
             self._file.close()
+
+    def __del__(self) -> None:
+        """`open(path)[name]` leaves nobody to close the file."""
+        self.close()
+
+
+def _is_binary(source: object) -> bool:
+    return hasattr(source, "read") and not isinstance(source, io.TextIOBase)
 
 
 def _read_all(file: BinaryIO, length: int) -> bytes:

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import copy
-import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deepcompress.errors import ModelError, ParameterError, PipelineError
 from deepcompress.layers.sharing import tied_names
-from deepcompress.pipeline.assemble import Assembly, count_nonzero, model_tensors, module_versions, sample
+from deepcompress.pipeline.assemble import Assembly, model_tensors, module_versions, sample
 from deepcompress.pipeline.config import read_config
+from deepcompress.pipeline.journal import Journal, environment, storage_notes
 from deepcompress.pipeline.order import check_order
 from deepcompress.pipeline.selection import floating_weights
 from deepcompress.pipeline.stage import Stage
 from deepcompress.pipeline.state import Context, Loss, Measure, Model, State
 from deepcompress.report.report import Report
-from deepcompress.report.rows import StageRow
 from deepcompress.tensors.build import Extras
 from deepcompress.tensors.model import CompressedModel
-from deepcompress.training.seeds import generators_kept
 from deepcompress.training.settings import TrainSettings
-from deepcompress.training.snapshot import mode_kept
-from deepcompress.version import __version__
 
 
 @dataclass(frozen=True)
@@ -108,24 +103,13 @@ class Pipeline:
         state = State(_prepare(model, inplace))
         before = {name: sample(weight) for name, weight in floating_weights(state.model).items() if weight.ndim > 1}
         context = Context(train, validate, loss, quiet)
-        journal = _Journal(evaluate)
+        journal = Journal(evaluate)
         journal.note("input", "as given", state, 0.0)
         for name, stage in self._flat:
             start = time.perf_counter()
             state = stage.apply(state, context)
             journal.note(name, type(stage).__name__, state, time.perf_counter() - start)
-        assembly = Assembly(state)
-        compressed = assembly.build(Extras(strings, recipe, module_versions(state.model)))
-        report = Report(
-            layers=assembly.rows(compressed, before),
-            stages=journal.rows(state),
-            bits=compressed.bits.file,
-            dense_bytes=compressed.dense_bytes,
-            file_bytes=compressed.file_bytes,
-            notes=_notes(state),
-            environment=_environment(),
-        )
-        return Result(state.model, compressed, report)
+        return _result(state, journal, before, Extras(strings, recipe, module_versions(state.model)))
 
     def _check_inputs(self, model: object, train: object, evaluate: Measure | None, validate: Measure | None) -> None:
         """Whatever a late stage lacks is said before an early one has trained for hours."""
@@ -195,16 +179,17 @@ def _stage_config(stage: Stage | Pipeline) -> dict[str, Any]:
 
 def _prepare(model: nn.Module | Mapping[str, Tensor], inplace: bool) -> Model:
     """The model to work on, checked before it is copied."""
-    if not isinstance(model, (nn.Module, Mapping)):
-        raise ParameterError.of("model", "Pipeline.run", "a torch.nn.Module or a state dict", model)
     if isinstance(model, nn.Module):
         model_tensors(model)
         return model if inplace else _copy(model)
+    if not isinstance(model, Mapping):
+        raise ParameterError.of("model", "Pipeline.run", "a torch.nn.Module or a state dict", model)
+    if isinstance(model, CompressedModel):
+        return model.state_dict()  # nobody else has these tensors
     tensors: Any = copy.copy(model) if isinstance(model, dict) else dict(model)  # a copy keeps the modules' versions
-    model_tensors(tensors)
+    ties = tied_names(model_tensors(tensors))
     if not inplace:
-        ties = tied_names(model)
-        for name, tensor in model.items():
+        for name, tensor in list(tensors.items()):
             tensors[name] = tensors[ties[name]] if name in ties else tensor.detach().clone()
     result: dict[str, Tensor] = tensors
     return result
@@ -223,51 +208,17 @@ def _checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
     raise ParameterError.of("metadata", "Pipeline.run", "a mapping of strings to strings", metadata)
 
 
-class _Journal:
-    """The rows of the report's way through the stages, taken while they run."""
-
-    def __init__(self, evaluate: Measure | None) -> None:
-        self._evaluate = evaluate
-        self._entries: list[tuple[dict[str, Any], dict[str, int]]] = []
-
-    def note(self, name: str, kind: str, state: State, seconds: float) -> None:
-        zeros = {key: weight.numel() - count_nonzero(weight) for key, weight in floating_weights(state.model).items()}
-        row = {"name": name, "kind": kind, "seconds": seconds, "accuracy": self._accuracy(state), "notes": state.notes}
-        self._entries.append((row, zeros))
-
-    def rows(self, final: State) -> tuple[StageRow, ...]:
-        """Sparsity is over the weights that are pruned or share values in the end."""
-        weights = floating_weights(final.model)
-        chosen = [name for name in weights if name in final.masks or name in final.codebooks]
-        total = max(sum(weights[name].numel() for name in chosen), 1)
-        return tuple(
-            StageRow(**row, sparsity=sum(zeros.get(name, 0) for name in chosen) / total) for row, zeros in self._entries
-        )
-
-    def _accuracy(self, state: State) -> float | None:
-        if self._evaluate is None:
-            return None
-        model = state.module("evaluate")
-        with mode_kept(model), generators_kept(), torch.no_grad():  # it only looks: nothing after it may depend on it
-            return float(self._evaluate(model.eval()))
-
-
-def _notes(state: State) -> tuple[str, ...]:
-    """What a reader of the report must know about how values are stored."""
-    notes = []
-    if halves := [name for name, book in state.codebooks.items() if book.centroids.dtype == np.float16]:
-        count = f"{len(halves)} of {len(state.codebooks)} codebooks"
-        notes.append(f"{count} are stored as float16; their centroids were rounded to it.")
-    if state.stored:
-        notes.append(f"{len(state.stored)} tensors without a codebook are stored as float16; their values were rounded to it.")
-    return tuple(notes)
-
-
-def _environment() -> dict[str, str]:
-    return {
-        "deepcompress": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-    }
+def _result(state: State, journal: Journal, before: Mapping[str, NDArray[Any]], extras: Extras) -> Result:
+    """Encode everything, and report on it; `before` holds samples of the weights as they came."""
+    assembly = Assembly(state)
+    compressed = assembly.build(extras)
+    report = Report(
+        layers=assembly.rows(compressed, before),
+        stages=journal.rows(state),
+        bits=compressed.bits.file,
+        dense_bytes=compressed.dense_bytes,
+        file_bytes=compressed.file_bytes,
+        notes=storage_notes(state),
+        environment=environment(),
+    )
+    return Result(state.model, compressed, report)

@@ -108,18 +108,15 @@ class CompressedModel(Mapping[str, Any]):
     @cached_property
     def metadata(self) -> dict[str, str]:
         """The user's own key-value strings; empty where the file has none."""
-        content = self._json(layout.META_STRINGS) or {}
-        if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-            raise FormatError(f"{self.source}: the metadata is not an object of strings")
+        content = self._object(layout.META_STRINGS) or {}
+        if not all(isinstance(value, str) for value in content.values()):
+            raise FormatError(f"{self.source}: metadata of kind {layout.META_STRINGS} are not all strings")
         return content
 
     @cached_property
     def recipe(self) -> dict[str, Any] | None:
         """The pipeline's configuration, where the file was asked to keep it."""
-        content = self._json(layout.META_RECIPE)
-        if content is not None and not isinstance(content, dict):
-            raise FormatError(f"{self.source}: the recipe is not an object")
-        return content
+        return self._object(layout.META_RECIPE)
 
     @cached_property
     def versions(self) -> dict[str, int] | None:
@@ -216,14 +213,18 @@ class CompressedModel(Mapping[str, Any]):
         except FormatError as error:
             raise type(error)(f"{self.source}: {error}") from error
 
-    def _json(self, kind: int) -> Any:
+    def _object(self, kind: int) -> dict[str, Any] | None:
+        """The JSON object in a metadata section, or None where there is no such section."""
         content = self._reader.metadata(kind)
         if content is None:
             return None
         try:
-            return json.loads(content.decode(), parse_constant=_refuse_constant)
+            found = json.loads(content.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise FormatError(f"{self.source}: metadata of kind {kind} is not JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise FormatError(f"{self.source}: metadata of kind {kind} is not a JSON object")
+        return found
 
 
 def _refuse_constant(name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -14,10 +13,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from deepcompress.errors import ParameterError, PipelineError, TrainingError
+from deepcompress.errors import ParameterError, PipelineError
 from deepcompress.training.batches import cross_entropy, device_of, epoch_batches, epoch_length, to_device
 from deepcompress.training.history import EpochRecord, History
-from deepcompress.training.progress import Report, progress_bar
+from deepcompress.training.meter import Meter, lost
+from deepcompress.training.progress import progress_bar
 from deepcompress.training.seeds import flushed_denormals, seeded
 from deepcompress.training.settings import TrainSettings
 from deepcompress.training.snapshot import Snapshot, mode_kept, restored_on_error
@@ -115,12 +115,12 @@ class _Fit:
             schedule = _Schedule(self.optimizer, self.settings, steps)
             with progress_bar(self.title, steps * epochs, quiet=quiet) as report:
                 for epoch in range(epochs):
-                    meter = _Meter(self.title, epoch, steps, report)
+                    meter = Meter(self.title, epoch, steps, report)
                     self._epoch(train, meter, schedule)
                     records.append(self._record(meter, measure(epoch + 1)))
             return History(tuple(records), measure.restore() or epochs or None)
 
-    def _epoch(self, train: Iterable[Any] | None, meter: _Meter, schedule: _Schedule) -> None:
+    def _epoch(self, train: Iterable[Any] | None, meter: Meter, schedule: _Schedule) -> None:
         self.model.train()
         for batch in epoch_batches(train):
             self.hooks.look(meter.progress)
@@ -171,9 +171,9 @@ class _Fit:
         """The last step's loss may be finite, and what came out of it not."""
         bad = sum(1 for p in self.parameters if p.grad is not None and not bool(torch.isfinite(p.detach()).all()))
         if bad:
-            raise _lost(self.title, f"{bad} parameters are NaN or infinite after epoch {epoch}")
+            raise lost(self.title, f"{bad} parameters are NaN or infinite after epoch {epoch}")
 
-    def _record(self, meter: _Meter, validation: float | None) -> EpochRecord:
+    def _record(self, meter: Meter, validation: float | None) -> EpochRecord:
         rate = float(self.optimizer.param_groups[0]["lr"])
         sparsity = self.hooks.sparsity()
         return EpochRecord(meter.epoch + 1, meter.loss, meter.accuracy, validation, sparsity, meter.seconds, rate)
@@ -206,41 +206,6 @@ class _Validation:
         return self._best[0]
 
 
-class _Meter:
-    """Loss and accuracy of an epoch so far."""
-
-    def __init__(self, title: str, epoch: int, steps: int, report: Report) -> None:
-        self.title, self.epoch, self.steps, self.report = title, epoch, steps, report
-        self.losses: list[float] = []
-        self.accuracies: list[float] = []
-        self._start = time.perf_counter()
-
-    @property
-    def progress(self) -> float:
-        """In epochs since training began."""
-        return self.epoch + min(len(self.losses) / self.steps, 1.0)
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._start
-
-    @property
-    def loss(self) -> float:
-        return sum(self.losses) / len(self.losses)
-
-    @property
-    def accuracy(self) -> float | None:
-        return sum(self.accuracies) / len(self.accuracies) if self.accuracies else None
-
-    def add(self, loss: float, accuracy: float | None) -> None:
-        self.losses.append(loss)
-        if not math.isfinite(loss):
-            raise _lost(self.title, f"the loss is {loss} in epoch {self.epoch + 1}, step {len(self.losses)}")
-        if accuracy is not None:
-            self.accuracies.append(accuracy)
-        self.report(self.epoch * self.steps + len(self.losses), self.loss, self.accuracy)
-
-
 class _Schedule:
     """The learning rate's scheduler, stepped where it wants to be."""
 
@@ -258,7 +223,3 @@ class _Schedule:
             self._scheduler.step(loss)
         elif self._scheduler is not None and not self._per_batch:
             self._scheduler.step()
-
-
-def _lost(title: str, what: str) -> TrainingError:
-    return TrainingError(f"{title}: {what}; the model is as it was before; a smaller lr or clip_norm may help")

@@ -30,7 +30,7 @@ def by_reference(file: File) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
     return {name: (tensor.dtype, tensor.shape, tensor.data) for name, tensor in file.tensors.items()}
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(samples.models(), samples.encodings, samples.cuts)
 def test_the_reference_reads_what_the_package_writes(tensors: samples.Named, encoding: Encoding, cut: tuple[int, int]) -> None:
     extras = Extras({"ключ": "value"}, {"stages": [1.5, None]}, {"a": 2})
@@ -66,6 +66,13 @@ def packed_sparse(gaps: bytes, values: bytes, *, value_g: int) -> Entry:
     return Entry("s", record, [Raw(f32s(-1.5, 0.25, 2.0)), gaps, values])
 
 
+def sparse_affine() -> Entry:
+    record = bytes([6, 0]) + shape(2, 3) + varint(1) + varint(2) + b"\2" + varint(2)
+    record += stream(1, 1, fixed(2)) + stream(1, 1, fixed(2))
+    parameters = f32s(0.1, 10.0) + struct.pack("<2i", -(2**31), 2**31 - 1)
+    return Entry("a", record, [Raw(parameters), b"\x09", b"\x0e"])
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -75,6 +82,7 @@ def packed_sparse(gaps: bytes, values: bytes, *, value_g: int) -> Entry:
         Parts([shared([1, 1, 1], [0, 1], 20)], [code_table([0, 1])]),
         Parts([packed_sparse(b"\x09", b"\x0e", value_g=31)]),
         Parts([Entry("x", bytes([0, 8]) + shape(5000) + raw_stream(), [Raw(bytes(range(250)) * 20)])] * 1),
+        Parts([sparse_affine()]),
         Parts([], names=coded(b"", [])),
         Parts([], metadata=[(8, plain(b"?")), (100, coded(b"\0\0\0\0\1", [1, 1]))]),
         Parts([], head=b"\xdcDCZ\1\x63\0\0"),

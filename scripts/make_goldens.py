@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+"""Write the golden files of this format version into tests/golden, once. A file that is there is never written again.
+
+    python scripts/make_goldens.py
+
+Every later version of the reader must read them to the digests in tests/golden/digests.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from deepcompress.container.layout import DTYPES
+from deepcompress.container.records import StreamRecord, TensorRecord
+from deepcompress.container.writer import Writer
+from deepcompress.tensors import streams
+from deepcompress.tensors.build import Extras, Tie, write_model
+from deepcompress.tensors.codebook import Codebook
+from deepcompress.tensors.compressed import AffineTensor, CompressedTensor, DenseTensor
+from deepcompress.tensors.elements import float32_to_bfloat16, numpy_dtype
+from deepcompress.tensors.encode import AnyTensor
+from deepcompress.tensors.model import CompressedModel
+from deepcompress.tensors.streams import Encoding
+
+FOLDER = Path(__file__).parent.parent / "tests" / "golden"
+Named = list[tuple[str, AnyTensor | Tie]]
+
+
+def mixed(count: int, limit: int) -> Any:
+    """(count,) int64 below `limit` that look random and are the same on every machine."""
+    values = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return ((values >> np.uint64(33)) % np.uint64(limit)).astype(np.int64)
+
+
+def dense(dtype: str, shape: tuple[int, ...], stored: str | None = None, every: int = 1) -> DenseTensor:
+    """Random bits in every `every`-th element, zeros elsewhere; finite in all float types."""
+    kind = numpy_dtype(stored or dtype)
+    count = int(np.prod(shape, dtype=np.int64))
+    raw = mixed(count * kind.itemsize, 2 if dtype == "bool" else 60).astype(np.uint8).reshape(count, kind.itemsize)
+    raw[np.arange(count) % every != 0] = 0
+    return DenseTensor(raw.reshape(-1).view(kind).reshape(shape), dtype, stored or dtype)
+
+
+def shared(dtype: str, shape: tuple[int, ...], k: int, kept: int = 100, stored: str | None = None) -> CompressedTensor:
+    """`k` centroids, small ones more often; `kept` per cent of the weights are not pruned."""
+    count = int(np.prod(shape, dtype=np.int64))
+    centroids = (np.arange(k) - k // 2 + 0.5) / 4
+    symbols = 1 + np.minimum(mixed(count, k), mixed(2 * count, k)[count:]) if k else np.zeros(count, np.int64)
+    symbols[mixed(3 * count, 100)[2 * count :] >= kept] = 0
+    codebook = Codebook(centroids.astype("float32" if dtype == "bfloat16" else stored or dtype))
+    return CompressedTensor(shape, dtype, codebook, symbols.astype(np.min_scalar_type(max(k, 1))))
+
+
+def affine(dtype: str, shape: tuple[int, ...], axis: int | None, levels: int, stored: str | None = None) -> AffineTensor:
+    channels = 1 if axis is None else shape[axis]
+    scales: Any = (1 + mixed(channels, 100)) / 128
+    kind = stored or dtype
+    scales = float32_to_bfloat16(scales.astype(np.float32)) if kind == "bfloat16" else scales.astype(kind)
+    offsets = (mixed(channels, 2 * levels) - levels).astype(np.int32)
+    count = int(np.prod(shape))
+    symbols = np.minimum(mixed(count, levels), mixed(2 * count, levels)[count:]).astype(np.uint16)
+    return AffineTensor(shape, dtype, kind, scales, offsets, axis, symbols)
+
+
+def _dtypes() -> Named:
+    forms: tuple[tuple[str, tuple[int, ...]], ...] = (("a", (2, 3)), ("s", ()))
+    tensors: Named = [(f"{kind.name}.{form}", dense(kind.name, shape)) for kind in DTYPES for form, shape in forms]
+    return [*tensors, ("none", dense("float32", (0, 4)))]
+
+
+def _codebooks() -> Named:
+    return [
+        ("skewed", shared("float32", (30, 40), 31)),
+        ("pruned", shared("float32", (40, 50), 15, 8)),
+        ("pruned.half", shared("float32", (20, 30), 15, 30, "float16")),
+        ("dense.zero", shared("float64", (20, 30), 7, 80)),
+        ("double.single", shared("float64", (99,), 5, 50, "float32")),
+        ("half", shared("float16", (15, 15), 3, 50)),
+        ("bfloat", shared("bfloat16", (16, 16), 4, 30)),
+        ("one", shared("float32", (64,), 1)),
+        ("one.pruned", shared("float32", (500,), 1, 10)),
+        ("all.pruned", shared("float32", (333,), 4, 0)),
+        ("no.centroids", shared("float32", (50,), 0)),
+        ("empty", shared("float32", (0, 3), 2)),
+        ("scalar", shared("float32", (), 2)),
+        ("large", shared("float16", (2_000,), 300)),
+    ]
+
+
+def _chunks() -> Named:
+    return [
+        ("dense", shared("float32", (10, 30), 9)),
+        ("sparse", shared("float32", (30, 40), 9, 10)),
+        ("affine", affine("float32", (6, 25), 0, 16)),
+        ("raw", dense("int64", (500,), every=25)),
+    ]
+
+
+def _affine() -> Named:
+    return [
+        ("tensor", affine("float32", (7, 9), None, 16)),
+        ("rows", affine("float32", (4, 3, 5), 0, 256)),
+        ("columns", affine("float64", (4, 3, 5), 1, 65_536, "float32")),
+        ("skewed", affine("float32", (700,), None, 8)),
+        ("last", affine("bfloat16", (3, 4), 1, 32)),
+        ("half", affine("float16", (12,), None, 8)),
+        ("half.scales", affine("float32", (12, 2), 1, 4, "float16")),
+        ("scalar", affine("float32", (), None, 4)),
+    ]
+
+
+def _raw() -> Named:
+    return [
+        ("half", dense("float32", (9, 9), "float16")),
+        ("bfloat", dense("float32", (5,), "bfloat16")),
+        ("double.bfloat", dense("float64", (5,), "bfloat16")),
+        ("double.single", dense("float64", (6,), "float32")),
+        ("double.half", dense("float64", (4,), "float16")),
+        ("sparse", dense("float32", (40, 40), every=33)),
+        ("sparse.half", dense("float32", (900,), "float16", every=15)),
+        ("sparse.bool", dense("bool", (4_000,), every=90)),
+        ("sparse.complex", dense("complex64", (10, 10), every=7)),
+        ("aligned", dense("uint8", (4_100,))),
+        ("behind", dense("int16", (3,))),
+    ]
+
+
+def _ties() -> Named:
+    return [
+        ("encoder.embed.weight", shared("float32", (12, 10), 7)),
+        ("decoder.embed.weight", Tie("encoder.embed.weight")),
+        ("norm.num_batches_tracked", dense("int64", ())),
+        ("head.ünïcode", Tie("decoder.embed.weight")),
+        ("bias", dense("float32", (3,))),
+    ]
+
+
+def _file(tensors: Named, encoding: Encoding | None = None, extras: Extras | None = None) -> bytes:
+    file = io.BytesIO()
+    write_model(file, tensors, encoding or Encoding(), extras)
+    return file.getvalue()
+
+
+def _chunked(lanes: int) -> bytes:
+    with mock.patch.multiple(streams, _CHUNK_SYMBOLS=64, _SINGLE_LANE=1, _LANES=lanes):
+        return _file(_chunks())
+
+
+def _future() -> bytes:
+    """A codec and a metadata section of a later minor version, between what every reader knows."""
+    file = io.BytesIO()
+    writer = Writer(file)
+    known = TensorRecord("known", "uint8", (3,), "uint8", values=StreamRecord(0, 3))
+    later = TensorRecord("later", "float32", (2, 2), "float32", values=StreamRecord(77, 5, 0xFF, b"\1\2"))
+    writer.add(known, {"values": b"abc"})
+    writer.add(later, {"values": b"later"})
+    writer.add_metadata(100, b"of a later version")
+    writer.finish([])
+    return file.getvalue()
+
+
+MAKERS: dict[str, Callable[[], bytes]] = {
+    "empty": lambda: _file([]),
+    "dtypes": lambda: _file(_dtypes()),
+    "codebooks": lambda: _file(_codebooks()),
+    "fixed": lambda: _file(_codebooks()[:6], Encoding("fixed")),
+    "long_codes": lambda: _file([("w", shared("float32", (3_000,), 60, 90))], Encoding(max_code_length=20)),
+    "affine": lambda: _file(_affine()),
+    "raw": lambda: _file(_raw()),
+    "ties": lambda: _file(_ties(), extras=Extras({"naïve": "yes"}, {"stages": [1]}, {"encoder.embed": 1, "norm": 2})),
+    "future": _future,
+} | {f"lanes_{lanes}": lambda lanes=lanes: _chunked(lanes) for lanes in (1, 2, 4, 8, 16, 32)}
+
+
+def digests(data: bytes) -> dict[str, Any]:
+    """What a reader must find in a file."""
+    model = CompressedModel(data, framework="numpy")
+    unknown = {r.name for r in model.records if r.values and r.values.codec > 2}
+    arrays = {name: model[name] for name in model if name not in unknown}
+    return {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "ties": model.ties,
+        "unknown": sorted(unknown),
+        "metadata": model.metadata,
+        "recipe": model.recipe,
+        "versions": model.versions,
+        "tensors": {
+            record.name: [record.dtype, list(record.shape), hashlib.sha256(arrays[record.name].tobytes()).hexdigest()]
+            for record in model.records
+            if record.name in arrays
+        },
+    }
+
+
+def main() -> int:
+    index = FOLDER / "digests.json"
+    known: dict[str, Any] = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    for name, make in MAKERS.items():
+        path = FOLDER / f"{name}.dcz"
+        if path.exists() or name in known:
+            print(f"{path.name}: is there, left alone")
+            continue
+        data = make()
+        known[name] = digests(data)
+        path.write_bytes(data)
+        print(f"{path.name}: {len(data)} bytes")
+    index.write_text(json.dumps(known, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,316 @@
+"""One file for each rule of FORMAT.md that a file can break: refused, with a text that says where and what."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+import deepcompress as dc
+from deepcompress.container import layout
+from deepcompress.errors import FormatError, VersionError
+from tests.reference.writer import (
+    Entry,
+    Parts,
+    Raw,
+    build,
+    coded,
+    fixed,
+    gamma,
+    huffman,
+    low,
+    pack,
+    plain,
+    raw_stream,
+    shape,
+    stream,
+    table,
+    u32,
+    varint,
+)
+
+F32, F16, I64, U8, BOOL, F64 = 0, 2, 4, 8, 12, 1
+LENGTHS = [1, 2, 3, 3]
+
+
+def f32s(*values: float) -> bytes:
+    return struct.pack(f"<{len(values)}f", *values)
+
+
+def raw(name: str = "b", data: bytes = b"\0\0\x80?", dtype: int = F32, sides: Sequence[int] = (1,)) -> Entry:
+    return Entry(name, bytes([0, dtype]) + shape(*sides) + raw_stream(), [Raw(data)])
+
+
+def record(head: Sequence[int], *rest: bytes) -> Entry:
+    return Entry("w", bytes(head) + b"".join(rest))
+
+
+def shared(
+    symbols: Sequence[int] = (0, 1, 2, 3),
+    centroids: bytes = f32s(-1.5, 0.25, 2.0),
+    *,
+    k: int = 3,
+    section: bytes | None = None,
+    number: bytes = b"\0",
+    geometry: Sequence[int] = (31, 0),
+    codec: int = 2,
+) -> Entry:
+    section = pack(huffman(symbols, LENGTHS)) if section is None else section
+    head = bytes([1, F32]) + shape(len(symbols)) + varint(k)
+    return Entry("w", head + stream(codec, len(section), number, *geometry), [Raw(centroids), section])
+
+
+def sparse(
+    gaps: Sequence[int] | bytes,
+    values: Sequence[int] | bytes,
+    numel: int,
+    *,
+    count: int | None = None,
+    nonzeros: int | None = None,
+    gap_bits: int = 2,
+    g: int = 31,
+    value_g: int = 31,
+    gap_codec: int = 1,
+) -> Entry:
+    gap_bytes = gaps if isinstance(gaps, bytes) else pack("".join(low(s, 2) for s in gaps))
+    value_bytes = values if isinstance(values, bytes) else pack("".join(low(s, 2) for s in values))
+    head = bytes([5, F32]) + shape(numel) + varint(3) + varint(len(values) if nonzeros is None else nonzeros)
+    head += bytes([gap_bits]) + varint(len(gaps) if count is None else count)
+    head += stream(gap_codec, len(gap_bytes), fixed(2), g) if gap_codec else raw_stream()
+    return Entry("w", head + stream(1, len(value_bytes), fixed(2), value_g), [Raw(f32s(-1.5, 0.25, 2.0)), gap_bytes, value_bytes])
+
+
+def affine(scale: float = 1.0, symbols: bytes = b"\0", *, axis: int = 0, width: int = 4, sides: Sequence[int] = (1,)) -> Entry:
+    head = bytes([2, F32]) + shape(*sides) + varint(axis) + stream(1, len(symbols), fixed(width))
+    return Entry("w", head, [Raw(f32s(scale) + u32(0)), symbols])
+
+
+def names(content: bytes, count: int = 1) -> Parts:
+    return Parts([raw() for _ in range(count)], names=plain(content))
+
+
+def tables(bits: str, count: int = 1) -> Parts:
+    return Parts([raw()], [""] * count, table_section=pack(bits))
+
+
+LARGE = raw("c", bytes(5000), U8, (5000,))
+ABSENT = "1111" + gamma(layout.MAX_ALPHABET - 2)
+EXPANDING = b"\0\0" + varint(65_535) + b"a" * 65_535 + b"".join(varint(65_534) + b"\0\1" + bytes([c]) for c in range(98, 98 + 3))
+
+# What is wrong with the whole file is found when it is opened.
+WHOLE: dict[str, tuple[Parts, str]] = {
+    "magic": (Parts([raw()], head=b"\x89DCZ\1\0\0\0"), r"not a \.dcz file: it begins with b'\\x89DCZ'"),
+    "major version": (Parts([raw()], head=b"\xdcDCZ\2\0\0\0"), r"format version 2\.0, this reader knows 1\.x"),
+    "flags": (Parts([raw()], head=b"\xdcDCZ\1\0\0\x80"), r"flags 0x8000"),
+    "directory checksum": (Parts([raw()], wrong_crc=1), r"directory's checksum is 0x[0-9a-f]{8}, the trailer says"),
+    "a gap behind the sections": (Parts([raw()], extra_payload=b"\0"), r"sections take 4 bytes, the file has 5 for them"),
+    "sections past their end": (Parts([raw(data=b"\0\0\0")]), r"sections take 4 bytes, the file has 3 for them"),
+    "more directory": (Parts([raw()], extra_directory=b"\0"), r"directory, byte \d+: 1 bytes are left over"),
+    "padding": (Parts([raw(), LARGE], fill=b"\1"), r"padding: bytes 12 to 64 are not zero"),
+    "empty name": (names(b"\0\0\0"), r"the name '' is empty"),
+    "NUL in a name": (names(b"\0\0\3a\0b"), r"the name 'a\\x00b' holds a NUL"),
+    ".. in a name": (names(b"\0\0\4a..b"), r"the name 'a\.\.b' holds '\.\.'"),
+    "UTF-8 in a name": (names(b"\0\0\2\xc3\x28"), r"names, byte 5: a name is not UTF-8"),
+    "surrogate in a name": (names(b"\0\0\3\xed\xa0\x80"), r"a name is not UTF-8"),
+    "long name": (names(b"\0\0" + varint(65_536) + b"a" * 65_536), r"is longer than 65535 bytes"),
+    "long names together": (
+        names(EXPANDING + (varint(65_534) + b"\2") * 1_100, 1_104),
+        r"more than 67108864 bytes together|is there twice",
+    ),
+    "keep": (names(b"\1\0\1a"), r"1 bytes of the last name are kept, it has 0"),
+    "tail": (names(b"\0\1"), r"tail 1 of 0"),
+    "names left over": (names(b"\0\0\1a!"), r"names, byte 4: 1 bytes are left over"),
+    "a name cut off": (names(b"\0\0\2a"), r"names, byte 3: 2 bytes are needed, 1 are left"),
+    "a name twice": (names(b"\0\0\1a\0\1", 2), r"'a' is there twice"),
+    "block cut off": (replace(names(b""), names=varint(2 * 5_000)), r"directory, byte \d+: 5000 bytes are needed"),
+    "block too large": (replace(names(b""), names=varint(2 * 9 + 1) + b"\1\0"), r"a block of 9 bytes cannot come from 1"),
+    "block code": (replace(names(b""), names=varint(3) + b"\1" + pack(gamma(2))), r"a coded block: under-subscribed code"),
+    "block with 13 bits": (
+        Parts([], names=coded(b"", [1, *range(2, 14), 13])),
+        r"a coded block: a codeword of 13 bits, at most 12",
+    ),
+    "block alphabet": (Parts([], names=varint(1) + b"\4" + pack(gamma(258) + "1111")), r"a coded block: number 258"),
+    "block left over": (Parts([], names=varint(1) + b"\2" + pack("1") + b"\0"), r"a coded block: 15 bits are left over"),
+    "block filled with ones": (Parts([], names=varint(1) + b"\1" + pack("11")), r"a coded block: .* must be zero"),
+    "varint with a leading zero": (replace(names(b""), names=b"\x80\0"), r"a varint has a leading zero"),
+    "varint of ten bytes": (replace(names(b""), names=b"\xff" * 10), r"a varint is longer than 9 bytes"),
+    "table over-subscribed": (tables(gamma(4) + "110" + low(1, 5) + "00"), r"code-length tables: over-subscribed"),
+    "table under-subscribed": (tables(gamma(2) + "0"), r"code-length tables: under-subscribed"),
+    "table length 0": (tables(gamma(2) + "110" + low(0, 5)), r"code-length tables: code length 0"),
+    "table length 21": (tables(gamma(2) + "110" + low(21, 5)), r"code-length tables: code length 21"),
+    "table run": (tables(gamma(3) + "1111" + gamma(2)), r"code-length tables: a run of absent symbols goes to 3"),
+    "table alphabet": (tables(gamma(65_539) + "1111" + gamma(65_537)), r"code-length tables: number 65539"),
+    "tables cut off": (tables(gamma(9)), r"code-length tables: .* are needed"),
+    "tables left over": (tables(gamma(1) + "0" * 16), r"code-length tables: \d+ bits are left over"),
+    "tables filled with ones": (tables(gamma(1) + "1"), r"code-length tables: .* must be zero"),
+    "more tables than bits": (tables("1" * 8, 9), r"9 code-length tables in 1 bytes"),
+    "alphabets together": (
+        tables((gamma(layout.MAX_ALPHABET + 1) + ABSENT + "0" * 0 + "1110") * 1_025, 1_025),
+        r"more than 67108864 symbols together",
+    ),
+    "tie with flags": (Parts([raw("a"), record([0x84, 1])]), r"record of 'w'.*unknown flags 0x84"),
+    "tie to itself": (Parts([raw("a"), record([0x80, 0])]), r"record of 'w'.*a tie 0 records back, there are 1"),
+    "tie out of the records": (Parts([raw("a"), record([0x80, 2])]), r"a tie 2 records back, there are 1 before"),
+    "tie to a tie": (Parts([raw("a"), Entry("t", b"\x80\1"), record([0x80, 1])]), r"a tie to 't', which is a tie itself"),
+    "record flag 0x10": (Parts([record([0x10, 0, 0, 0])]), r"unknown flags 0x10"),
+    "record flag 0x40": (Parts([record([0x40, 0, 0, 0])]), r"unknown flags 0x40"),
+    "dtype": (Parts([record([0, 22, 0, 0])]), r"record of 'w'.*unknown dtype code 22"),
+    "dimensions": (Parts([record([0, 0, 65], b"\1" * 65, b"\0")]), r"65 dimensions, at most 64"),
+    "bytes": (Parts([record([0, F32], shape(2**61), b"\0")]), r"more than 2\*\*63 - 1 bytes"),
+    "bytes of an empty shape": (Parts([record([0, F32], shape(0, 2**61), b"\0")]), r"more than 2\*\*63 - 1 bytes"),
+    "stored as itself": (
+        Parts([record([8, F32], shape(1), bytes([F32]), b"\0")]),
+        r"cannot be stored as float32",
+    ),
+    "stored as wider": (
+        Parts([record([8, F32], shape(1), bytes([F64]), b"\0")]),
+        r"cannot be stored as float64",
+    ),
+    "stored in integers": (Parts([record([8, I64], shape(1), bytes([5]), b"\0")]), r"int64 elements cannot be stored as int32"),
+    "value map 3": (Parts([record([3, F32], shape(1), b"\0")]), r"unknown value map 3"),
+    "map of integers": (Parts([record([1, I64], shape(0), b"\0", stream(1, 0, fixed(0)))]), r"the tensor is int64"),
+    "centroids": (Parts([record([1, F32], shape(0), varint(65_537), b"\0")]), r"a codebook of 65537 centroids, at most 65536"),
+    "axis": (Parts([record([2, F32], shape(1), varint(2), b"\0")]), r"channel axis 1 of a tensor with 1 dimensions"),
+    "raw with a map": (Parts([record([1, F32], shape(1), b"\0", b"\0")]), r"a stream of symbols cannot be raw"),
+    "symbols without a map": (Parts([record([0, F32], shape(0), stream(1, 0, fixed(0)))]), r"codec 1 stores symbols"),
+    "raw gaps": (Parts([sparse([1], [1], 9, gap_codec=0)]), r"a stream of symbols cannot be raw"),
+    "gap_bits 0": (Parts([sparse([1], [1], 9, gap_bits=0)]), r"gaps of 0 bits"),
+    "gap_bits 17": (Parts([sparse([1], [1], 9, gap_bits=17)]), r"gaps of 17 bits"),
+    "gaps > numel": (Parts([sparse([1, 1, 1], [1, 1], 2)]), r"2 nonzeros and 3 gaps in 2 weights"),
+    "nonzeros > gaps": (Parts([sparse([1], [1, 1], 9)]), r"2 nonzeros and 1 gaps in 9 weights"),
+    "records left over": (Parts([record([0, F32], shape(0), b"\0\0")]), r"1 bytes are left over"),
+    "records cut off": (Parts([record([0, F32], shape(0))]), r"record of 'w', byte \d+: 1 bytes are needed, 0 are left"),
+    "metadata twice": (Parts([], metadata=[(8, plain(b"")), (8, plain(b""))]), r"metadata of kind 8 is there twice"),
+    "critical metadata": (Parts([], metadata=[(9, plain(b""))]), r"a critical section of kind 9"),
+}
+
+# What is wrong with one tensor fails that one; the others load.
+TENSOR: dict[str, tuple[Entry, str]] = {
+    "bool": (raw("w", b"\2", BOOL), r"values: a bool element is neither 0 nor 1"),
+    "centroid zero": (shared(centroids=f32s(-1.5, 0.0, 2.0)), r"values: the codebook is not finite, ascending and free of zero"),
+    "centroid minus zero": (shared(centroids=f32s(-1.5, -0.0, 2.0)), r"the codebook is not finite"),
+    "centroid infinite": (shared(centroids=f32s(-1.5, 0.25, math.inf)), r"the codebook is not finite"),
+    "centroid NaN": (shared(centroids=f32s(-1.5, 0.25, math.nan)), r"the codebook is not finite"),
+    "centroids equal": (shared(centroids=f32s(-1.5, 0.25, 0.25)), r"the codebook is not finite, ascending"),
+    "code with symbol k + 1": (
+        shared(centroids=f32s(-1.5, 2.0), k=2),
+        r"the code has symbol 3, the largest .* is 2",
+    ),
+    "symbol k + 1": (shared(section=b"\3", number=fixed(2, 1), codec=1, symbols=[4]), r"symbol 4, the largest .* is 3"),
+    "base k + 1": (
+        shared([], b"", k=0, section=b"", number=fixed(0, 1), codec=1),
+        r"width 0 from 1 on, the largest .* is 0",
+    ),
+    "width 18": (shared(section=bytes(9), number=fixed(18), codec=1), r"fixed width 18"),
+    "table number": (shared(number=b"\1"), r"codec parameters, byte 1: code-length table 1 of 1"),
+    "parameters left over": (shared(number=b"\0\0"), r"codec parameters, byte 1: 1 bytes are left over"),
+    "parameters cut off": (shared(number=b""), r"codec parameters, byte 0: 1 bytes are needed"),
+    "lanes": (shared(geometry=(31, 6)), r"geometry 0xdf means 2\*\*6 lanes, there can be 32"),
+    "a symbol too many": (shared(section=pack(huffman([0, 1, 2, 3], LENGTHS)) + b"\0"), r"symbols take \d bytes .* there are \d"),
+    "a symbol too few": (shared(section=b""), r"4 symbols in 0 bytes"),
+    "filled with ones": (shared(section=pack(huffman([0, 1, 2, 3], LENGTHS) + "1")), r"padding and must be zero"),
+    "one-symbol code": (shared([1, 1], section=b"\1", number=b"\1"), r"a one bit|symbols take|only codeword"),
+    "no chunk table": (shared(geometry=(0, 0)), r"4 chunks takes? 16 bytes, the section has"),
+    "chunk bytes": (
+        shared([0] * 4, section=u32(1, 1) + bytes(3), geometry=(1, 0)),
+        r"lengths sum to 2, the section has 3 bytes",
+    ),
+    "lane bytes": (shared([0] * 4, section=u32(9) + bytes(2), geometry=(31, 1)), r"lane lengths sum to 9, there are 2 bytes"),
+    "lane table": (shared([0] * 4, section=b"\0\0", geometry=(31, 1)), r"1 lane lengths take 4 bytes, there are 2"),
+    "lane": (
+        shared([0] * 4, section=u32(2) + bytes(3), geometry=(31, 1)),
+        r"lane 0: 2 symbols take 1 bytes .2 bits., there are 2",
+    ),
+    "symbol 0 in sparse": (sparse([1, 2], [1, 0], 9), r"values: a nonzero has the zero symbol"),
+    "gap past the end": (sparse([1, 2], [1, 1], 4), r"gaps: chunk 0: a gap runs past its 4 weights"),
+    "last gap an escape": (sparse([1, 3], [1], 9), r"gaps: chunk 0: its last gap is an escape"),
+    "nonzeros": (sparse([1, 2], [1], 9), r"gaps: the gaps lead to 2 nonzeros, the record says 1"),
+    "gap above the escape": (sparse([0, 3], [1, 1], 9, gap_bits=1), r"gaps: symbol 3, the largest that can stand here is 1"),
+    "two chunk sizes": (sparse([1, 2], [1, 1], 9, value_g=30), r"values: the gaps are cut into chunks of another size"),
+    "chunk counts": (
+        sparse(u32(1, 0, 3, 0) + b"\0", u32(1, 0, 2, 0) + b"\5", 8, count=2, nonzeros=2, g=2, value_g=2),
+        r"gaps: chunk counts sum to 3, the stream has 2 symbols",
+    ),
+    "chunk nonzeros": (
+        sparse(u32(1, 0, 2, 0) + b"\0", u32(1, 1, 1, 1) + b"\1\1", 8, count=2, nonzeros=2, g=2, value_g=2),
+        r"values: its chunks hold other numbers of nonzeros than the gaps lead to",
+    ),
+    "bytes of no symbols": (
+        sparse(u32(1, 1, 2, 0) + b"\0\0", u32(1, 0, 2, 0) + b"\5", 8, count=2, nonzeros=2, g=2, value_g=2),
+        r"gaps: chunk 1 has 0 symbols in 1 bytes",
+    ),
+    "scale infinite": (affine(math.inf), r"values: a scale is not finite"),
+    "scale NaN": (affine(math.nan), r"values: a scale is not finite"),
+    "affine symbol": (affine(symbols=pack(low(65_536, 17)), width=17), r"symbol 65536, the largest that can stand here is 65535"),
+    "unknown codec": (record([0, F32], shape(9), stream(77, 0, b"?", 31, 7)), r"values: codec 77 is unknown to this reader"),
+}
+
+METADATA: dict[str, tuple[int, bytes, str]] = {
+    "no JSON": (2, plain(b"{"), r"metadata of kind 2 is not JSON"),
+    "no object": (2, plain(b"[]"), r"metadata of kind 2 is not a JSON object"),
+    "no strings": (2, plain(b'{"a":1}'), r"metadata of kind 2 are not all strings"),
+    "no UTF-8": (2, plain('{"a":"b"}'.encode("utf-16")), r"metadata of kind 2 is not JSON"),
+    "recipe": (4, plain(b'"a"'), r"metadata of kind 4 is not a JSON object"),
+    "NaN": (4, plain(b'{"a":NaN}'), r"metadata of kind 4 is not JSON: NaN"),
+    "deep": (4, plain(b'{"a":' + b"[" * 100_000), r"metadata of kind 4 is not JSON"),
+    "versions cut off": (6, plain(b""), r"module versions, byte 0"),
+    "versions left over": (6, plain(b"\1\1"), r"module versions, byte 1: 1 bytes are left over"),
+    "block": (2, plain(b"{}") + b"!", r"metadata of kind 2, byte 3: 1 bytes are left over"),
+}
+
+
+def names_place(error: FormatError, text: str) -> bool:
+    return str(error).startswith("<bytes>: ") and text in str(error)
+
+
+@pytest.mark.parametrize("rule", WHOLE)
+def test_whole_file(rule: str) -> None:
+    parts, text = WHOLE[rule]
+    with pytest.raises(FormatError, match=text) as caught:
+        dc.open(build(parts))
+    assert names_place(caught.value, "")
+    assert isinstance(caught.value, VersionError) == (rule in ("major version", "flags", "critical metadata"))
+
+
+@pytest.mark.parametrize("rule", TENSOR)
+def test_one_tensor(rule: str) -> None:
+    entry, text = TENSOR[rule]
+    data = build(Parts([raw("a"), entry, raw("z"), Entry("t", b"\x80\2")], [table(LENGTHS)] * 1))
+    if rule == "one-symbol code":
+        data = build(Parts([raw("a"), entry, raw("z"), Entry("t", b"\x80\2")], [table(LENGTHS), table([0, 1])]))
+    model = dc.load(data, framework="numpy")
+    assert model.inspect()["bits"]["header"] > 0
+    assert model["a"].tolist() == model["z"].tolist() == [1.0]
+    for fails in (lambda: model["w"], lambda: model["t"], model.numpy, model.verify):
+        with pytest.raises(FormatError, match=text) as caught:
+            fails()
+        assert names_place(caught.value, "tensor 'w', ")
+
+
+@pytest.mark.parametrize("rule", METADATA)
+def test_metadata_fail_only_who_asks(rule: str) -> None:
+    kind, block, text = METADATA[rule]
+    model = dc.load(build(Parts([raw("a.b")], metadata=[(kind, block)])), framework="numpy")
+    assert model["a.b"].tolist() == [1.0]
+    ask: dict[int, Callable[[], object]] = {2: lambda: model.metadata, 4: lambda: model.recipe, 6: lambda: model.versions}
+    for fails in (ask[kind], model.verify):
+        with pytest.raises(FormatError, match=text) as caught:
+            fails()
+        assert names_place(caught.value, "")
+
+
+def test_an_altered_section_is_found_by_who_reads_it() -> None:
+    data = build(Parts([raw("a"), raw("b")], wrong_sum=1))
+    model = dc.open(data, framework="numpy")
+    text = r"<bytes>: bytes 8 to 16 are altered: their checksum is 0x[0-9a-f]{8}, the directory says 0x[0-9a-f]{8}"
+    for fails in (lambda: model["a"], model.verify, lambda: dc.load(data)):
+        with pytest.raises(FormatError, match=text):
+            fails()
+
+
+def test_many_metadata_sections_take_no_time() -> None:
+    model = dc.open(build(Parts([], metadata=[(2 * i, b"\0") for i in range(20_000)])))
+    assert len(model.inspect()["metadata_bytes"]) == 20_000

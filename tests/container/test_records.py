@@ -1,0 +1,118 @@
+"""Records and the directory: what is written is what is read, and sections lie where their lengths put them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepcompress.container import layout
+from deepcompress.container.directory import MetaSection, check_head, pack_directory, place, unpack_directory
+from deepcompress.container.layout import DTYPES, NARROWER
+from deepcompress.container.records import Sparse, StreamRecord, TensorRecord, read_record
+from deepcompress.container.varint import Cursor
+from deepcompress.errors import FormatError, VersionError
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+coded = st.builds(
+    StreamRecord, st.sampled_from([1, 2, 3, 77, 2**40]), st.integers(0, 9_000), st.integers(0, 255), st.binary(max_size=5)
+)
+shapes = st.lists(st.integers(0, 50), max_size=5).map(tuple)
+
+
+@st.composite
+def records(draw: st.DrawFn, name: str = "w") -> TensorRecord:
+    value_map = draw(st.sampled_from([0, 1, 2]))
+    dtype = draw(st.sampled_from(FLOATS if value_map else [kind.name for kind in DTYPES]))
+    stored = draw(st.sampled_from([dtype, *NARROWER.get(dtype, ())]))
+    shape = draw(shapes)
+    numel = layout.numel(shape)
+    axis = draw(st.integers(0, len(shape))) if value_map == layout.MAP_AFFINE else 0
+    size = draw(st.integers(0, 65_536)) if value_map == layout.MAP_CODEBOOK else 0
+    if value_map == layout.MAP_AFFINE:
+        size = shape[axis - 1] if axis else 1
+    sparse = None
+    if draw(st.booleans()):
+        nonzeros = draw(st.integers(0, numel))
+        sparse = Sparse(nonzeros, draw(st.integers(1, 16)), draw(st.integers(nonzeros, numel)), draw(coded))
+    count = sparse.nonzeros if sparse else numel
+    raw = StreamRecord(0, count * layout.DTYPE_OF_NAME[stored].itemsize)
+    values = draw(coded) if value_map else draw(st.one_of(st.just(raw), coded.filter(lambda stream: stream.codec > 2)))
+    return TensorRecord(name, dtype, shape, stored, value_map, size, axis, sparse, values)
+
+
+@given(records())
+def test_records(record: TensorRecord) -> None:
+    cursor = Cursor(record.pack(0), "")
+    assert read_record(cursor, "w", []) == record
+    cursor.finish()
+
+
+@given(records())
+def test_cut_records(record: TensorRecord) -> None:
+    packed = record.pack(0)
+    for stop in range(len(packed)):
+        with pytest.raises(FormatError, match=r"^record of 'w', byte"):
+            read_record(Cursor(packed[:stop], ""), "w", [])
+
+
+def test_ties() -> None:
+    first = TensorRecord("a", "uint8", (3,), "uint8", values=StreamRecord(0, 3))
+    tie = TensorRecord("b", "uint8", (3,), "uint8", tie=0)
+    assert read_record(Cursor(tie.pack(1), ""), "b", [first]) == tie
+    assert (tie.dense_bytes, list(tie.sections())) == (0, [])
+    with pytest.raises(FormatError, match="'x' has neither values nor a tie"):
+        TensorRecord("x", "uint8", (3,), "uint8").pack(0)
+
+
+@given(st.lists(records(), max_size=4), st.lists(st.integers(0, 9).map(lambda i: 2 * i), unique=True, max_size=3))
+def test_directories(made: list[TensorRecord], kinds: list[int]) -> None:
+    listed = [TensorRecord(f"n{i}", *list(vars(record).values())[1:]) for i, record in enumerate(made)]
+    metadata = [MetaSection(kind, 3 * kind) for kind in kinds]
+    lengths = np.array([1, 2, 3, 3], np.uint8)
+    end = layout.HEAD.size
+    for section in (section for record in listed for section in record.sections()):
+        start = -(-end // 64) * 64 if section.raw and section.length > 4_096 else end
+        end = start + section.length
+    payload = end - layout.HEAD.size + sum(meta.length for meta in metadata)
+    sums = list(range(-(-payload // layout.GROUP_BYTES)))
+    data, parts = pack_directory(listed, [lengths], metadata, sums)
+    found = unpack_directory(data, payload, (1, 0))
+    assert (found.records, found.metadata, list(found.checksums)) == (tuple(listed), tuple(metadata), sums)
+    assert found.parts == parts
+    assert sum(parts.values()) == len(data)
+    check_spans(found.spans, found.padding, [span for span in found.meta_spans.values()], payload)  # noqa: C416
+    for wrong in (payload - 1, payload + 1):
+        with pytest.raises(FormatError, match=rf"the sections take {payload} bytes, the file has {wrong} for them"):
+            place(found, wrong)
+
+
+def check_spans(spans: object, padding: object, meta: object, payload: int) -> None:
+    """Sections and padding lie back to back from byte 8 to the directory."""
+    everything = [span for mine in spans for span in mine.values()] + list(padding) + list(meta)  # type: ignore[attr-defined, call-overload]
+    at = layout.HEAD.size
+    for span in sorted(everything, key=lambda span: (span.start, span.stop)):
+        assert span.start == at
+        at = span.stop
+    assert at == layout.HEAD.size + payload
+
+
+@pytest.mark.parametrize(
+    ("head", "kind", "text"),
+    [
+        (b"", FormatError, "not a .dcz file"),
+        (b"PK\3\4aaaa", FormatError, r"begins with b'PK\\x03\\x04'"),
+        (b"\xdcDC", FormatError, "the head of a .dcz file has 8 bytes, this file has 3"),
+        (b"\xdcDCZ\2\7\0\0", VersionError, r"format version 2\.7, this reader knows 1\.x"),
+        (b"\xdcDCZ\0\0\0\0", VersionError, r"format version 0\.0"),
+        (b"\xdcDCZ\1\0\5\0", VersionError, r"flags 0x0005, which this reader \(format 1\.0\) does not know"),
+    ],
+)
+def test_heads(head: bytes, kind: type[FormatError], text: str) -> None:
+    with pytest.raises(kind, match=text):
+        check_head(head)
+
+
+def test_a_newer_minor_version_is_read() -> None:
+    assert check_head(b"\xdcDCZ\1\x09\0\0") == (1, 9)
