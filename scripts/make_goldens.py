@@ -160,7 +160,7 @@ def _future() -> bytes:
     file = io.BytesIO()
     writer = Writer(file)
     known = TensorRecord("known", "uint8", (3,), "uint8", values=StreamRecord(0, 3))
-    later = TensorRecord("later", "float32", (2, 2), "float32", values=StreamRecord(77, 5, 0xFF, b"\1\2"))
+    later = TensorRecord("later", "float32", (2, 2), "float32", values=StreamRecord(29, 5, 0xFF, b"\1\2"))
     writer.add(known, {"values": b"abc"})
     writer.add(later, {"values": b"later"})
     writer.add_metadata(100, b"of a later version")

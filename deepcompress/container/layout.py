@@ -37,7 +37,17 @@ TIE = 0x80  # the tensor is an earlier one under a second name
 VALUE_MAP = 0x03  # 0 none, 1 codebook, 2 affine
 SPARSE = 0x04  # only the nonzeros are stored, and the gaps between them
 OTHER_TYPE = 0x08  # elements (codebook entries, scales) are stored in a narrower type, which follows
-KNOWN_RECORD_FLAGS = TIE | VALUE_MAP | SPARSE | OTHER_TYPE
+FLOAT32 = 0x10  # the dtype is float32, and no dtype code follows
+KNOWN_RECORD_FLAGS = TIE | VALUE_MAP | SPARSE | OTHER_TYPE | FLOAT32
+
+# Bytes that no UTF-8 text has stand in names for the words that most of them end with.
+WORDS = {
+    b"\xf8": b"weight",
+    b"\xf9": b"bias",
+    b"\xfa": b"running_mean",
+    b"\xfb": b"running_var",
+    b"\xfc": b"num_batches_tracked",
+}
 
 MAP_NONE, MAP_CODEBOOK, MAP_AFFINE = 0, 1, 2
 CODEC_RAW, CODEC_FIXED, CODEC_HUFFMAN = 0, 1, 2

@@ -7,14 +7,15 @@
     layer1.0.bn1.weight      keep  9, tail 1 again
     layer1.0.bn1.bias        keep 13, tail 2 again
 
-The tails of a network repeat, so a name costs about two small numbers, and the block coder halves those.
+The tails of a network repeat, so a name costs about two small numbers, and the block coder halves those. In a new tail one byte
+stands for "weight", "bias" and the like (`layout.WORDS`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deepcompress.container.layout import MAX_ALL_NAMES_BYTES, check_name
+from deepcompress.container.layout import MAX_ALL_NAMES_BYTES, WORDS, check_name
 from deepcompress.container.varint import Cursor, varint
 
 
@@ -32,9 +33,22 @@ def pack_names(names: Iterable[str]) -> bytes:
             out += varint(tails[tail])
         else:
             tails[tail] = len(tails) + 1
-            out += varint(0) + varint(len(tail)) + tail
+            short = _shorten(tail)
+            out += varint(0) + varint(len(short)) + short
         last = current
     return bytes(out)
+
+
+def _shorten(tail: bytes) -> bytes:
+    for byte, word in WORDS.items():
+        tail = tail.replace(word, byte)
+    return tail
+
+
+def _lengthen(tail: bytes) -> bytes:
+    for byte, word in WORDS.items():
+        tail = tail.replace(byte, word)
+    return tail
 
 
 def _common_prefix(first: bytes, second: bytes) -> int:
@@ -70,7 +84,7 @@ def _next_name(cursor: Cursor, last: bytes, tails: list[bytes]) -> bytes:
     if which > len(tails):
         raise cursor.error(f"tail {which} of {len(tails)}")
     if which == 0:
-        tails.append(cursor.take(cursor.varint()))
+        tails.append(_lengthen(cursor.take(cursor.varint())))
     return last[:keep] + tails[which - 1]
 
 

@@ -118,8 +118,11 @@ class TensorRecord:
         if self.values is None:
             raise FormatError(f"tensor {self.name!r} has neither values nor a tie")
         other = layout.OTHER_TYPE if self.stored != self.dtype else 0
-        out = bytearray([self.value_map | (layout.SPARSE if self.sparse else 0) | other])
-        out += bytes([DTYPE_OF_NAME[self.dtype].code, len(self.shape)])
+        usual = layout.FLOAT32 if self.dtype == "float32" else 0
+        out = bytearray([self.value_map | (layout.SPARSE if self.sparse else 0) | other | usual])
+        if not usual:
+            out.append(DTYPE_OF_NAME[self.dtype].code)
+        out.append(len(self.shape))
         out += b"".join(varint(side) for side in self.shape)
         if other:
             out.append(DTYPE_OF_NAME[self.stored].code)
@@ -129,7 +132,8 @@ class TensorRecord:
             out += varint(self.axis)
         if self.sparse is not None:
             sparse = self.sparse
-            out += varint(sparse.nonzeros) + bytes([sparse.gap_bits]) + varint(sparse.gap_count) + sparse.stream.pack()
+            escapes = varint(sparse.gap_count - sparse.nonzeros)
+            out += varint(sparse.nonzeros) + bytes([sparse.gap_bits]) + escapes + sparse.stream.pack()
         return bytes(out + self.values.pack())
 
 
@@ -141,7 +145,8 @@ def read_record(cursor: Cursor, name: str, earlier: list[TensorRecord]) -> Tenso
         raise cursor.error(f"unknown flags {flags:#04x}")
     if flags == layout.TIE:
         return _read_tie(cursor, name, earlier)
-    dtype, shape = _read_dtype(cursor), _read_shape(cursor)
+    dtype = "float32" if flags & layout.FLOAT32 else _read_dtype(cursor)
+    shape = _read_shape(cursor)
     if layout.extent(shape) * DTYPE_OF_NAME[dtype].itemsize > layout.MAX_TENSOR_BYTES:
         raise cursor.error(f"a tensor of shape {shape} and dtype {dtype} has more than 2**63 - 1 bytes")
     stored = _read_stored(cursor, dtype) if flags & layout.OTHER_TYPE else dtype
@@ -207,9 +212,9 @@ def _read_map(cursor: Cursor, value_map: int, dtype: str, shape: tuple[int, ...]
 
 
 def _read_sparse(cursor: Cursor, numel: int) -> Sparse:
-    nonzeros, gap_bits, gap_count = cursor.varint(), cursor.byte(), cursor.varint()
+    nonzeros, gap_bits, escapes = cursor.varint(), cursor.byte(), cursor.varint()
     if not 1 <= gap_bits <= layout.MAX_GAP_BITS:
         raise cursor.error(f"gaps of {gap_bits} bits, 1 to {layout.MAX_GAP_BITS} are allowed")
-    if not nonzeros <= gap_count <= numel:
-        raise cursor.error(f"{nonzeros} nonzeros and {gap_count} gaps in {numel} weights")
-    return Sparse(nonzeros, gap_bits, gap_count, StreamRecord.unpack(cursor, raw_length=None))
+    if nonzeros + escapes > numel:
+        raise cursor.error(f"{nonzeros} nonzeros and {escapes} escapes in {numel} weights")
+    return Sparse(nonzeros, gap_bits, nonzeros + escapes, StreamRecord.unpack(cursor, raw_length=None))

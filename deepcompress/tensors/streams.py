@@ -19,7 +19,7 @@ from deepcompress.errors import FormatError, UnsupportedError
 
 Counts = NDArray[np.int64]
 
-_CHUNK_SYMBOLS = 1 << 16  # enough to keep a thread busy, few enough to share out
+_CHUNK_SYMBOLS = 1 << 18  # enough to keep a thread busy, few enough to share out
 _SINGLE_LANE = 1 << 15  # below so many symbols a second lane is not worth its length field
 _LANES = 4
 

@@ -77,8 +77,9 @@ def sparse(
 ) -> Entry:
     gap_bytes = gaps if isinstance(gaps, bytes) else pack("".join(low(s, 2) for s in gaps))
     value_bytes = values if isinstance(values, bytes) else pack("".join(low(s, 2) for s in values))
-    head = bytes([5, F32]) + shape(numel) + varint(3) + varint(len(values) if nonzeros is None else nonzeros)
-    head += bytes([gap_bits]) + varint(len(gaps) if count is None else count)
+    nonzeros = len(values) if nonzeros is None else nonzeros
+    head = bytes([5, F32]) + shape(numel) + varint(3) + varint(nonzeros)
+    head += bytes([gap_bits]) + varint((len(gaps) if count is None else count) - nonzeros)
     head += stream(gap_codec, len(gap_bytes), fixed(2), g) if gap_codec else raw_stream()
     return Entry("w", head + stream(1, len(value_bytes), fixed(2), value_g), [Raw(f32s(-1.5, 0.25, 2.0)), gap_bytes, value_bytes])
 
@@ -155,7 +156,7 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "tie to itself": (Parts([raw("a"), record([0x80, 0])]), r"record of 'w'.*a tie 0 records back, there are 1"),
     "tie out of the records": (Parts([raw("a"), record([0x80, 2])]), r"a tie 2 records back, there are 1 before"),
     "tie to a tie": (Parts([raw("a"), Entry("t", b"\x80\1"), record([0x80, 1])]), r"a tie to 't', which is a tie itself"),
-    "record flag 0x10": (Parts([record([0x10, 0, 0, 0])]), r"unknown flags 0x10"),
+    "record flag 0x20": (Parts([record([0x20, 0, 0, 0])]), r"unknown flags 0x20"),
     "record flag 0x40": (Parts([record([0x40, 0, 0, 0])]), r"unknown flags 0x40"),
     "dtype": (Parts([record([0, 22, 0, 0])]), r"record of 'w'.*unknown dtype code 22"),
     "dimensions": (Parts([record([0, 0, 65], b"\1" * 65, b"\0")]), r"65 dimensions, at most 64"),
@@ -179,8 +180,7 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "raw gaps": (Parts([sparse([1], [1], 9, gap_codec=0)]), r"a stream of symbols cannot be raw"),
     "gap_bits 0": (Parts([sparse([1], [1], 9, gap_bits=0)]), r"gaps of 0 bits"),
     "gap_bits 17": (Parts([sparse([1], [1], 9, gap_bits=17)]), r"gaps of 17 bits"),
-    "gaps > numel": (Parts([sparse([1, 1, 1], [1, 1], 2)]), r"2 nonzeros and 3 gaps in 2 weights"),
-    "nonzeros > gaps": (Parts([sparse([1], [1, 1], 9)]), r"2 nonzeros and 1 gaps in 9 weights"),
+    "gaps > numel": (Parts([sparse([1, 1, 1], [1, 1], 2)]), r"2 nonzeros and 1 escapes in 2 weights"),
     "records left over": (Parts([record([0, F32], shape(0), b"\0\0")]), r"1 bytes are left over"),
     "records cut off": (Parts([record([0, F32], shape(0))]), r"record of 'w', byte \d+: 1 bytes are needed, 0 are left"),
     "metadata twice": (Parts([], metadata=[(8, plain(b"")), (8, plain(b""))]), r"metadata of kind 8 is there twice"),
@@ -245,7 +245,7 @@ TENSOR: dict[str, tuple[Entry, str]] = {
     "scale infinite": (affine(math.inf), r"values: a scale is not finite"),
     "scale NaN": (affine(math.nan), r"values: a scale is not finite"),
     "affine symbol": (affine(symbols=pack(low(65_536, 17)), width=17), r"symbol 65536, the largest that can stand here is 65535"),
-    "unknown codec": (record([0, F32], shape(9), stream(77, 0, b"?", 31, 7)), r"values: codec 77 is unknown to this reader"),
+    "unknown codec": (record([0, F32], shape(9), stream(29, 0, b"?", 31, 7)), r"values: codec 29 is unknown to this reader"),
 }
 
 METADATA: dict[str, tuple[int, bytes, str]] = {

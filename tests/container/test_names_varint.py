@@ -119,3 +119,16 @@ def test_versions(listed: list[str], data: st.DataObject) -> None:
 def test_every_dtype_has_one_code_and_one_name() -> None:
     assert [kind.code for kind in layout.DTYPES] == list(range(22))
     assert len(layout.DTYPE_OF_NAME) == len(layout.DTYPES)
+
+
+def test_one_byte_stands_for_a_word_that_names_end_with() -> None:
+    names = ["conv1.weight", "bn1.running_mean", "bn1.running_var", "bn1.num_batches_tracked", "relative_bias_table"]
+    packed = pack_names(names)
+    assert packed.startswith(b"\0\0\x07conv1.\xf8")
+    assert unpack_names(packed, len(names)) == names
+
+
+@pytest.mark.parametrize("byte", [b"\xfd", b"\xfe", b"\xff"])
+def test_bytes_that_stand_for_nothing_are_refused(byte: bytes) -> None:
+    with pytest.raises(FormatError, match="not UTF-8"):
+        unpack_names(b"\0\0\1" + byte, 1)

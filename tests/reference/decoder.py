@@ -37,10 +37,11 @@ MAX_DIMENSIONS = 64
 MAX_WIDTH = 17
 MAX_SYMBOL = 65_535
 MAX_CHUNK = 2**32 - 1
-TIE, MAP, SPARSE, STORED = 0x80, 0x03, 0x04, 0x08
+TIE, MAP, SPARSE, STORED, SINGLE = 0x80, 0x03, 0x04, 0x08, 0x10
 CODEBOOK, AFFINE = 1, 2
 RAW, FIXED, HUFFMAN = 0, 1, 2
 STRINGS, RECIPE, MODULES = 2, 4, 6
+WORDS = {0xF8: b"weight", 0xF9: b"bias", 0xFA: b"running_mean", 0xFB: b"running_var", 0xFC: b"num_batches_tracked"}
 
 SIZES = {
     "float32": 4,
@@ -233,7 +234,7 @@ def _names(count: int, content: bytes) -> list[str]:
         refuse(keep > len(name), "a name keeps more than there is")
         refuse(number > len(tails), "a name's tail does not exist")
         if number == 0:
-            tails.append(source.take(source.varint()))
+            tails.append(_spelled_out(source.take(source.varint())))
         name = name[:keep] + tails[number - 1]
         total += len(name)
         refuse(total > MAX_ALL_NAMES, "names longer than 2^26 bytes together")
@@ -242,6 +243,10 @@ def _names(count: int, content: bytes) -> list[str]:
         names[text] = None
     source.end("names")
     return list(names)
+
+
+def _spelled_out(tail: bytes) -> bytes:
+    return b"".join(WORDS.get(byte, bytes([byte])) for byte in tail)
 
 
 def _checked_name(name: bytes) -> str:
@@ -296,10 +301,11 @@ class RecordReader:
         if flags & TIE:
             refuse(flags != TIE, "a tie with other flags")
             return self.source.varint()
-        refuse(flags & ~(MAP | SPARSE | STORED), f"unknown flags {flags:#04x} in a record")
+        refuse(flags & ~(MAP | SPARSE | STORED | SINGLE), f"unknown flags {flags:#04x} in a record")
         value_map = flags & MAP
         refuse(value_map == MAP, "value map 3")
-        dtype, shape = self.dtype(), self.shape()
+        dtype = "float32" if flags & SINGLE else self.dtype()
+        shape = self.shape()
         stored = self.dtype() if flags & STORED else dtype
         refuse(flags & STORED and stored not in NARROWER.get(dtype, ()), f"{dtype} stored as {stored}")
         refuse(value_map and dtype not in FLOATS, f"a value map for {dtype}")
@@ -324,9 +330,10 @@ class RecordReader:
         return tuple(self.source.varint() for _ in range(dimensions))
 
     def sparse(self, record: Record) -> Record:
-        nonzeros, gap_bits, gap_count = self.source.varint(), self.source.u8(), self.source.varint()
+        nonzeros, gap_bits, escapes = self.source.varint(), self.source.u8(), self.source.varint()
+        gap_count = nonzeros + escapes
         refuse(not 1 <= gap_bits <= 16, f"gap_bits {gap_bits}")
-        refuse(not nonzeros <= gap_count <= record.numel, "not nonzeros <= gap count <= numel")
+        refuse(gap_count > record.numel, "a gap count above numel")
         gaps = self.stream()
         refuse(gaps.codec == RAW, "a raw gap stream")
         return replace(record, nonzeros=nonzeros, gap_bits=gap_bits, gap_count=gap_count, gaps=gaps)

@@ -61,13 +61,13 @@ def shared(symbols: Sequence[int], lengths: Sequence[int], g: int) -> Entry:
 
 
 def packed_sparse(gaps: bytes, values: bytes, *, value_g: int) -> Entry:
-    record = bytes([5, 0]) + shape(9) + varint(3) + varint(2) + b"\2" + varint(2)
+    record = bytes([5, 0]) + shape(9) + varint(3) + varint(2) + b"\2" + varint(0)
     record += stream(1, len(gaps), fixed(2)) + stream(1, len(values), fixed(2), value_g)
     return Entry("s", record, [Raw(f32s(-1.5, 0.25, 2.0)), gaps, values])
 
 
 def sparse_affine() -> Entry:
-    record = bytes([6, 0]) + shape(2, 3) + varint(1) + varint(2) + b"\2" + varint(2)
+    record = bytes([6, 0]) + shape(2, 3) + varint(1) + varint(2) + b"\2" + varint(0)
     record += stream(1, 1, fixed(2)) + stream(1, 1, fixed(2))
     parameters = f32s(0.1, 10.0) + struct.pack("<2i", -(2**31), 2**31 - 1)
     return Entry("a", record, [Raw(parameters), b"\x09", b"\x0e"])
@@ -112,14 +112,14 @@ def test_both_refuse_the_tensor_and_keep_the_others(entry: Entry) -> None:
 
 
 def test_both_fail_an_unknown_codec_by_name() -> None:
-    unknown = Entry("u", bytes([0, 0]) + shape(9) + stream(77, 3, b"???", 31, 7), [b"abc"])
+    unknown = Entry("u", bytes([0, 0]) + shape(9) + stream(29, 3, b"???", 31, 7), [b"abc"])
     other = Entry("other", bytes([0, 0]) + shape(1) + raw_stream(), [Raw(b"\0\0\x80?")])
     data = build(Parts([unknown, other, Entry("t", b"\x80\2")]))
     assert set(read(data).failed) == {"u", "t"}
     model = dc.load(data, framework="numpy")
     assert model["other"].tolist() == [1.0]
     for name in ("u", "t"):
-        with pytest.raises(UnsupportedError, match="'u', values: codec 77 is unknown"):
+        with pytest.raises(UnsupportedError, match="'u', values: codec 29 is unknown"):
             model[name]
 
 

@@ -92,7 +92,7 @@ def sparse(
 ) -> Entry:
     """A sparse tensor of fixed-width gaps (2 bits) and symbols (2 bits) over three centroids."""
     record = bytes([CODEBOOK | SPARSE, F32]) + shape(numel) + varint(3) + varint(nonzeros) + bytes([gap_bits])
-    record += varint(gap_count) + (stream(gap_codec, len(gaps), fixed(2), g, lanes_log) if gap_codec else raw_stream())
+    record += varint(gap_count - nonzeros) + (stream(gap_codec, len(gaps), fixed(2), g, lanes_log) if gap_codec else raw_stream())
     record += stream(1, len(values), fixed(2), g if value_g is None else value_g, lanes_log)
     return Entry("s", record, [Raw(f32s(-1.5, 0.25, 2.0)), gaps, values])
 
@@ -393,11 +393,11 @@ class TestRecords:
         assert read(file(Entry("x", record))).tensors["x"].data == b""
 
     def test_unknown_codecs_fail_one_tensor(self) -> None:
-        unknown = Entry("u", bytes([0, F32]) + shape(9) + stream(77, 3, b"???", 31, 7), [b"abc"])
+        unknown = Entry("u", bytes([0, F32]) + shape(9) + stream(29, 3, b"???", 31, 7), [b"abc"])
         gaps = sparse(b"x", 3, b"", 0, 9, gap_codec=9)
         whole = read(file(raw("a"), unknown, tie("t", 1), gaps, raw("b")))
         assert set(whole.tensors) == {"a", "b"}
-        assert whole.failed == {"u": "unknown codec 77", "t": "unknown codec 77", "s": "unknown codec 9"}
+        assert whole.failed == {"u": "unknown codec 29", "t": "unknown codec 29", "s": "unknown codec 9"}
 
     @pytest.mark.parametrize(
         ("code", "stored", "content", "expected"),
@@ -518,7 +518,7 @@ class TestAffine:
         assert floats(data(affine([9], f32s(3e38), [0], (1,), 0))) == [math.inf]
 
     def test_sparse_channels(self) -> None:
-        record = bytes([AFFINE | SPARSE, F32]) + shape(2, 3) + varint(1) + varint(2) + b"\2" + varint(2)
+        record = bytes([AFFINE | SPARSE, F32]) + shape(2, 3) + varint(1) + varint(2) + b"\2" + varint(0)
         record += stream(1, 1, fixed(2)) + stream(1, 1, fixed(2))
         entry = Entry("a", record, [Raw(f32s(1.0, 10.0) + u32(0, 0)), packed([1, 2]), packed([2, 3])])
         assert floats(data(entry)) == [0, 2, 0, 0, 30, 0]
@@ -566,6 +566,10 @@ class TestStreams:
 
 
 class TestSparse:
+    def test_float32_by_flag(self) -> None:
+        record = bytes([0x10]) + shape(2) + raw_stream()
+        assert floats(data(Entry("f", record, [Raw(f32s(1.0, -2.0))]))) == [1.0, -2.0]
+
     def test_gaps_and_escapes(self) -> None:
         # numel 12: nonzeros at 1, 2, 7 (an escape over 3, then 1), 10
         entry = sparse(packed([1, 0, 3, 1, 2]), 5, packed([1, 2, 3, 1]), 4, 12)
@@ -587,7 +591,7 @@ class TestSparse:
         assert floats(data(entry)) == [-1.5, *[0] * 6, 0.25, *[0] * 9, 2.0]
 
     def test_raw_values(self) -> None:
-        record = bytes([SPARSE | STORED, F32]) + shape(2, 2) + bytes([F16]) + varint(2) + b"\1" + varint(3)
+        record = bytes([SPARSE | STORED, F32]) + shape(2, 2) + bytes([F16]) + varint(2) + b"\1" + varint(1)
         entry = Entry("s", record + stream(1, 1, fixed(1)) + raw_stream(), [packed([1, 0, 0], 1), Raw(f16s(1.5, 2.5))])
         assert floats(data(entry)) == [0, 1.5, 2.5, 0]
 
@@ -604,7 +608,6 @@ class TestSparse:
             sparse(packed([1, 2]), 2, packed([1]), 1, 9),  # two nonzeros, not one
             sparse(packed([1, 3]), 2, packed([1, 1]), 2, 9, gap_bits=1),  # a gap above the escape
             sparse(packed([1, 3, 1]), 3, packed([1, 1]), 2, 2),  # gap count > numel
-            sparse(packed([1]), 1, packed([1, 1]), 2, 9),  # nonzeros > gap count
             sparse(packed([1]), 1, packed([1]), 1, 9, gap_bits=0),
             sparse(packed([1]), 1, packed([1]), 1, 9, gap_bits=17),
             sparse(packed([1]), 1, packed([1]), 1, 9, value_g=30),
