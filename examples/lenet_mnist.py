@@ -13,6 +13,7 @@ To reach: Han et al. write LeNet-300-100 40 times smaller at 1.58 % error and Le
 from __future__ import annotations
 
 import argparse
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -105,6 +106,8 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--network", choices=NETWORKS, action="append", help="one of the two (default: both)")
     options = parser.parse_args()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("deepcompress").setLevel(logging.INFO)
     train, test = load_mnist(options.data)
     for name in options.network or NETWORKS:
         network = NETWORKS[name]

@@ -11,6 +11,7 @@ The test set is measured after each stage for the report; nothing is chosen by i
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 import torch
@@ -79,6 +80,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="start from this state dict")
     parser.add_argument("--train", action="store_true", help="train the dense network first")
     options = parser.parse_args()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("deepcompress").setLevel(logging.INFO)
     if (options.checkpoint is None) != options.train:
         parser.error("give either --checkpoint FILE or --train")
 

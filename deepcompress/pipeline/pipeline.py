@@ -101,11 +101,13 @@ class Pipeline:
         strings = _checked_metadata(metadata or {})
         self._check_inputs(model, train, evaluate, validate)
         state = State(_prepare(model, inplace))
-        before = {name: sample(weight) for name, weight in floating_weights(state.model).items() if weight.ndim > 1}
+        before: dict[str, NDArray[Any]] = {}
         context = Context(train, validate, loss, quiet)
         journal = Journal(evaluate)
         journal.note("input", "as given", state, 0.0)
         for name, stage in self._flat:
+            if not before and stage.phase != "train":  # the report sets weights against those that compression began with
+                before = _samples(state)
             start = time.perf_counter()
             state = stage.apply(state, context)
             journal.note(name, type(stage).__name__, state, time.perf_counter() - start)
@@ -158,6 +160,10 @@ class Pipeline:
     def __repr__(self) -> str:
         inner = ", ".join(f"({name!r}, {stage!r})" for name, stage in self.stages)
         return f"Pipeline([{inner}])"
+
+
+def _samples(state: State) -> dict[str, NDArray[Any]]:
+    return {name: sample(weight) for name, weight in floating_weights(state.model).items() if weight.ndim > 1}
 
 
 def _flatten(stages: Sequence[tuple[str, Stage | Pipeline]], prefix: str = "") -> Iterator[tuple[str, Stage]]:

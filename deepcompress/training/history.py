@@ -19,6 +19,11 @@ class EpochRecord:
     seconds: float
     lr: float
 
+    def __str__(self) -> str:
+        measured = {"accuracy": self.accuracy, "validation": self.validation, "sparsity": self.sparsity}
+        shares = "".join(f", {name} {value:.4f}" for name, value in measured.items() if value is not None)
+        return f"epoch {self.epoch}: loss {self.loss:.4f}{shares}, {self.seconds:.0f} s"
+
 
 @dataclass(frozen=True)
 class History:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +25,8 @@ from deepcompress.training.snapshot import Snapshot, mode_kept, restored_on_erro
 
 Loss = Callable[[nn.Module, Any], Tensor]
 Measure = Callable[[nn.Module], float]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def _nothing(*_: Any) -> None:
@@ -118,6 +121,7 @@ class _Fit:
                     meter = Meter(self.title, epoch, steps, report)
                     self._epoch(train, meter, schedule)
                     records.append(self._record(meter, measure(epoch + 1)))
+                    _LOGGER.info("%s, %s", self.title, records[-1])
             return History(tuple(records), measure.restore() or epochs or None)
 
     def _epoch(self, train: Iterable[Any] | None, meter: Meter, schedule: _Schedule) -> None:

@@ -29,9 +29,10 @@ class TrainSettings:
         optimizer: name of a class of torch.optim, or parameters -> Optimizer (which then has its own lr). Adam by default, which
             needs no tuning for the few epochs after pruning.
         optimizer_options: its keyword arguments besides lr, such as {"momentum": 0.9}.
-        scheduler: "constant", "cosine" (to 0, step by step), "onecycle" (warm-up, then cosine), "multistep" (options: milestones
-            in epochs, gamma), another class name of torch.optim.lr_scheduler, or optimizer -> LRScheduler. These are stepped
-            once an epoch; ReduceLROnPlateau looks at the epoch's mean loss.
+        scheduler: "constant", "cosine" (to 0, step by step), "onecycle" (warm-up, then cosine), "multistep" (gamma, and milestones
+            in epochs: at a half and three quarters by default), another class name of torch.optim.lr_scheduler, or optimizer ->
+            LRScheduler. The last two are stepped once an epoch (OneCycleLR and CyclicLR by name after each batch);
+            ReduceLROnPlateau looks at the epoch's mean loss.
         scheduler_options: its keyword arguments.
         autocast: None for the model's own precision, or "bfloat16" for mixed precision.
         label_smoothing: of the default loss, in [0, 1).
@@ -110,8 +111,9 @@ class TrainSettings:
         if self.scheduler == "onecycle":
             return OneCycleLR(optimizer, self.lr, **{"total_steps": max(total, 2), "cycle_momentum": False, **options}), True
         if self.scheduler == "multistep":
-            return MultiStepLR(optimizer, **options), False
-        return getattr(torch.optim.lr_scheduler, str(self.scheduler))(optimizer, **options), False
+            return MultiStepLR(optimizer, **{"milestones": [self.epochs // 2, self.epochs * 3 // 4], **options}), False
+        per_batch = self.scheduler in ("OneCycleLR", "CyclicLR")  # torch means these to be stepped so
+        return getattr(torch.optim.lr_scheduler, str(self.scheduler))(optimizer, **options), per_batch
 
 
 def _is_count(value: object, most: float) -> bool:

@@ -25,7 +25,8 @@ def trained(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("sparsity", [0.0, 0.6, 0.9, 0.95])
 @pytest.mark.parametrize(("make", "codebooks_too", "limit"), [(resnet20, True, 3_000), (LeNet5, False, 200)])
 def test_directory_names_tables_and_codebooks_stay_small(make, codebooks_too, limit, sparsity) -> None:
-    stages = [("prune", dc.Prune("percentile", q=sparsity)), ("quantize", dc.KMeansQuantize(bits=5)), ("encode", dc.HuffmanEncode())]
+    prune, quantize = dc.Prune("percentile", q=sparsity), dc.KMeansQuantize(bits=5)
+    stages = [("prune", prune), ("quantize", quantize), ("encode", dc.HuffmanEncode())]
     bits = dc.Pipeline(stages).run(trained(make())).report.bits
     spent = bits.header - HEAD_AND_TRAILER + bits.code_lengths + (bits.codebook if codebooks_too else 0)
     assert spent < 8 * limit

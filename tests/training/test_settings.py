@@ -79,5 +79,16 @@ def test_schedulers_by_step_end_low_without_a_step_too_many(model: nn.Module, tr
 
 
 def test_options_that_the_scheduler_does_not_take(model: nn.Module, train: Any) -> None:
-    with pytest.raises(ParameterError, match=r"^scheduler multistep: .*milestones"):
-        fit(model, train, TrainSettings(epochs=1, scheduler="multistep"))
+    with pytest.raises(ParameterError, match=r"^scheduler StepLR: .*step_size"):
+        fit(model, train, TrainSettings(epochs=1, scheduler="StepLR"))
+
+
+def test_multistep_falls_at_a_half_and_at_three_quarters(model: nn.Module, train: Any) -> None:
+    history = fit(model, train, TrainSettings(epochs=4, lr=1e-2, optimizer="SGD", scheduler="multistep"))
+    assert [round(record.lr, 6) for record in history.epochs] == [1e-2, 1e-3, 1e-4, 1e-4]
+
+
+def test_one_cycle_by_its_class_is_stepped_after_each_batch(model: nn.Module, train: Any) -> None:
+    options = {"max_lr": 0.1, "total_steps": 3 * len(train)}
+    settings = TrainSettings(epochs=3, lr=1e-2, optimizer="SGD", scheduler="OneCycleLR", scheduler_options=options)
+    assert fit(model, train, settings).epochs[-1].lr < 1e-3
