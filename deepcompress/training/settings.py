@@ -29,8 +29,8 @@ class TrainSettings:
         optimizer: name of a class of torch.optim, or parameters -> Optimizer (which then has its own lr). Adam by default, which
             needs no tuning for the few epochs after pruning.
         optimizer_options: its keyword arguments besides lr, such as {"momentum": 0.9}.
-        scheduler: "constant", "cosine" (to 0, step by step), "onecycle" (warm-up, then cosine), "multistep" (gamma, and milestones
-            in epochs: at a half and three quarters by default), another class name of torch.optim.lr_scheduler, or optimizer ->
+        scheduler: "constant", "cosine" (to 0, step by step), "onecycle" (warm-up, then cosine), "multistep" (gamma, milestones
+            in epochs, at a half and three quarters by default), another class name of torch.optim.lr_scheduler, or optimizer ->
             LRScheduler. The last two are stepped once an epoch (OneCycleLR and CyclicLR by name after each batch);
             ReduceLROnPlateau looks at the epoch's mean loss.
         scheduler_options: its keyword arguments.
