@@ -43,11 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def write_results(out: Path, name: str, result: dc.Result, measured: dict[str, Any]) -> None:
-    """Save NAME.dcz, NAME.json (what was measured, on what) and NAME.html (the report) into `out`."""
+    """Save NAME.dcz, NAME.json (what was measured, on what), NAME.md and NAME.html (the report) into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     result.compressed.save(out / f"{name}.dcz")
-    result.report.to_html(out / f"{name}.html")
-    report = result.report
+    write_report(out, name, result.report, measured)
+
+
+def write_report(out: Path, name: str, report: dc.Report, measured: dict[str, Any]) -> None:
+    """Save NAME.json, NAME.md and NAME.html into `out`."""
+    report.to_html(out / f"{name}.html")
+    (out / f"{name}.md").write_text(report.to_markdown(), encoding="utf-8")
     facts = {
         **measured,
         "file_bytes": report.file_bytes,
