@@ -1,3 +1,3 @@
-"""The version, once; setup.cfg and the cache of compiled kernels read it from here."""
+"""The version, once; setup.cfg reads it from here."""
 
 __version__ = "0.1.0"

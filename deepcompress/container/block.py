@@ -20,6 +20,7 @@ _MAX_LENGTH = 12
 
 
 def pack_block(data: bytes) -> bytes:
+    """The block that holds `data`, in the shorter of its two forms."""
     coded = _encode(data)
     if len(coded) < len(data):
         return varint(2 * len(data) + 1) + varint(len(coded)) + coded

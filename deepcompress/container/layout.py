@@ -11,7 +11,7 @@ import math
 import struct
 from dataclasses import dataclass
 
-MAGIC = b"\xdcDCZ"  # the first byte is no ASCII and no valid UTF-8 start of text: a mangled transfer shows at once
+MAGIC = b"\xdcDCZ"  # not ASCII in its first byte, and no UTF-8: a mangled transfer shows at once
 MAJOR, MINOR = 1, 0
 KNOWN_FLAGS = 0  # bits of the head that a reader must know
 HEAD = struct.Struct("<4sBBH")  # magic, major, minor, flags

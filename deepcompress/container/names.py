@@ -4,8 +4,8 @@
     bn1.weight               keep  0, new tail "bn1.weight"
     bn1.bias                 keep  4, new tail "bias"
     layer1.0.conv1.weight    keep  0, new tail "layer1.0.conv1.weight"
-    layer1.0.bn1.weight      keep  9, tail 1 again
-    layer1.0.bn1.bias        keep 13, tail 2 again
+    layer1.0.bn1.weight      keep  9, tail 2 again
+    layer1.0.bn1.bias        keep 13, tail 3 again
 
 The tails of a network repeat, so a name costs about two small numbers, and the block coder halves those. In a new tail one byte
 stands for "weight", "bias" and the like (`layout.WORDS`).
@@ -40,6 +40,7 @@ def pack_names(names: Iterable[str]) -> bytes:
 
 
 def _shorten(tail: bytes) -> bytes:
+    """The usual words as one byte each."""
     for byte, word in WORDS.items():
         tail = tail.replace(word, byte)
     return tail

@@ -28,6 +28,7 @@ class StreamRecord:
     parameters: bytes = b""
 
     def pack(self) -> bytes:
+        """The record's bytes: one where it is raw."""
         if self.codec == layout.CODEC_RAW:
             return varint(layout.CODEC_RAW)
         head = varint(self.codec) + varint(self.length) + bytes([self.geometry])
@@ -48,7 +49,10 @@ class StreamRecord:
 
 @dataclass(frozen=True)
 class Sparse:
-    """Where the nonzeros of a tensor are: their number, and a stream of gaps of `gap_bits` bits before coding."""
+    """Where the nonzeros of a tensor are: their number, and a stream of gaps of `gap_bits` bits before coding.
+
+    `gap_count` is the stream's symbols, nonzeros + escapes; the file holds the number of escapes.
+    """
 
     nonzeros: int
     gap_bits: int
@@ -87,6 +91,7 @@ class TensorRecord:
 
     @property
     def numel(self) -> int:
+        """Elements of the dense tensor."""
         return layout.numel(self.shape)
 
     @property

@@ -83,6 +83,7 @@ class Source:
             self._data, self._file = data, None
 
     def close(self) -> None:
+        """Close the file, where it was opened here; a file object stays its owner's."""
         if self._file is not None and self._owned:
             self._file.close()
 

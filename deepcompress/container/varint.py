@@ -26,18 +26,22 @@ class Cursor:
 
     @property
     def left(self) -> int:
+        """Bytes not yet read."""
         return len(self.data) - self.offset
 
     def error(self, text: str) -> FormatError:
+        """An error that says where the cursor stands; for the caller to raise."""
         return FormatError(f"{self.place}, byte {self.offset}: {text}")
 
     def take(self, count: int) -> bytes:
+        """The next `count` bytes. Raises FormatError where fewer are left."""
         if count > self.left:
             raise self.error(f"{count} bytes are needed, {self.left} are left")
         start, self.offset = self.offset, self.offset + count
         return self.data[start : self.offset]
 
     def byte(self) -> int:
+        """The next byte."""
         return self.take(1)[0]
 
     def varint(self) -> int:
@@ -53,5 +57,6 @@ class Cursor:
         raise self.error(f"a varint is longer than {MAX_VARINT_BYTES} bytes")
 
     def finish(self) -> None:
+        """Raise FormatError unless everything was read."""
         if self.left:
             raise self.error(f"{self.left} bytes are left over")

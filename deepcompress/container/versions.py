@@ -17,6 +17,7 @@ def module_paths(names: Iterable[str]) -> list[str]:
 
 
 def pack_versions(versions: Mapping[str, int], names: Iterable[str]) -> bytes:
+    """The content of the section for a file of these tensor names; versions of other modules are left out."""
     return b"".join(varint(versions.get(path, 0)) for path in module_paths(names))
 
 

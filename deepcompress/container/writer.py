@@ -69,6 +69,7 @@ class GroupChecksums:
         self._filled = 0
 
     def update(self, content: bytes | memoryview) -> None:
+        """Take the next bytes."""
         view = memoryview(content)
         while len(view):
             piece = view[: layout.GROUP_BYTES - self._filled]
@@ -79,6 +80,7 @@ class GroupChecksums:
                 self._close_group()
 
     def finish(self) -> list[int]:
+        """The checksums of all groups, the last one perhaps not full."""
         if self._filled:
             self._close_group()
         return self._done

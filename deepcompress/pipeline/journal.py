@@ -25,6 +25,7 @@ class Journal:
         self._entries: list[tuple[dict[str, Any], dict[str, int]]] = []
 
     def note(self, name: str, kind: str, state: State, seconds: float) -> None:
+        """Take the row of the stage that led to `state`; `evaluate` is asked here."""
         zeros = {key: weight.numel() - count_nonzero(weight) for key, weight in floating_weights(state.model).items()}
         row = {"name": name, "kind": kind, "seconds": seconds, "accuracy": self._accuracy(state), "notes": state.notes}
         self._entries.append((row, zeros))
@@ -58,6 +59,7 @@ def storage_notes(state: State) -> tuple[str, ...]:
 
 
 def environment() -> dict[str, str]:
+    """What a compression ran with: versions, and the machine's kind and threads."""
     return {
         "deepcompress": __version__,
         "python": platform.python_version(),

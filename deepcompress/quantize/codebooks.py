@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from deepcompress.errors import ParameterError
 from deepcompress.quantize.kmeans import fit_kmeans, quantization_error
 from deepcompress.tensors.codebook import Codebook, nearest
+from deepcompress.tensors.compressed import round_to_bfloat16
+from deepcompress.tensors.elements import bfloat16_to_float32
 
 Array = NDArray[Any]
 
@@ -109,7 +111,7 @@ def round_to_type(centroids: NDArray[np.float64], name: str) -> Array:
     """Round to the nearest numbers of a type of `STORAGE_TYPES`, infinite beyond its largest; float32 carries bfloat16."""
     with np.errstate(over="ignore", under="ignore"):
         if name == "bfloat16":
-            return _round_to_bfloat16(centroids.astype(np.float32))
+            return bfloat16_to_float32(round_to_bfloat16(centroids.astype(np.float32)))
         return centroids.astype(name)
 
 
@@ -126,12 +128,6 @@ def _narrower(own: str, dtype: str) -> tuple[str, ...]:
         expected = f"one of {', '.join(map(repr, ('auto', *STORAGE_TYPES[own])))} for a tensor of {own}"
         raise ParameterError.of("dtype", "round_centroids", expected, dtype)
     return ()
-
-
-def _round_to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """To the nearest number whose lower 16 bits are zero, ties to the even one."""
-    bits = values.view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
 def _serves_as_well(values: Array, narrow: Array, exact: Array) -> bool:

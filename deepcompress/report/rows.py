@@ -31,7 +31,7 @@ class LayerRow:
         k, bit_width: centroids, and the bits of a fixed-width index.
         mean_code_length, entropy: bits per nonzero's index, Huffman-coded and at best, over the index alone.
         gap_bit_width, gap_symbols: bits of a fixed-width gap, and how many gaps there are, escapes included.
-        rmse: root of the mean squared change of a weight, by what the file stores.
+        rmse: root of the mean squared change of a weight by quantization, before any finetuning; None where it kept its values.
 
     Raises:
         ParameterError: counts that contradict each other.

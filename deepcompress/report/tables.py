@@ -169,7 +169,7 @@ def bits_table(report: Report) -> Table:
 
 
 _BITS_NOTES = (
-    "Counted from the encoded sections. Header: head, names, records, checksums, chunk and lane tables, padding, "
+    "Counted from the encoded sections. Header: head, names, records, checksums, chunk tables, padding, "
     "trailer, metadata.",
 )
 

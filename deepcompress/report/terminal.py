@@ -15,7 +15,7 @@ from deepcompress.report.tables import Line, Table, bits_table, layer_table, rat
 __all__ = ["report_text", "table_text"]
 
 _MIN_WIDTH = 40
-_NAME_SHARE = 0.4  # of the width: longer first cells lose their middle
+_NAME_SHARE = 0.4  # of the width: longer first cells lose their beginning
 
 
 def report_text(report: Report, width: int) -> str:

@@ -23,7 +23,7 @@ class FileBits:
 
     What no single tensor owns (head, names, records, checksums, trailer, padding, metadata) is in the file's `header` only. A
     table of code lengths that several tensors share is counted at the first of them; the lanes' length fields count as
-    codewords, chunk tables as header.
+    codewords or gaps, chunk tables as header.
     """
 
     tensors: tuple[BitCount, ...]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcompress.coding.bits import symbol_dtype
-from deepcompress.container.layout import MAP_AFFINE, numel
+from deepcompress.container.layout import numel
 from deepcompress.errors import ModelError
 from deepcompress.tensors.codebook import Codebook
 from deepcompress.tensors.elements import Array, bfloat16_to_float32, float32_to_bfloat16, numpy_dtype, widen
@@ -33,6 +33,7 @@ class DenseTensor:
         return self.elements.shape
 
     def to_dense(self) -> Array:
+        """The tensor's values in its own type."""
         return widen(self.elements, self.stored, self.dtype)
 
 
@@ -113,9 +114,8 @@ class AffineTensor:
     axis: int | None
     symbols: NDArray[Any]
 
-    value_map = MAP_AFFINE
-
     def to_dense(self) -> Array:
+        """The tensor's values; see `values_at` for how they are rounded."""
         positions = np.arange(numel(self.shape))
         return self.values_at(positions).reshape(self.shape)
 

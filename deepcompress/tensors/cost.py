@@ -16,12 +16,12 @@ class BitCount:
     """Bits by purpose; over a whole file they sum to 8 x its size, exactly.
 
     Attributes:
-        codewords: the indices of the weights, as codewords or fixed-width fields.
-        gaps: the positions of the nonzeros.
+        codewords: the indices of the weights, as codewords or fixed-width fields, the lengths of their lanes included.
+        gaps: the positions of the nonzeros, the lengths of their lanes included.
         codebook: the centroids.
         code_lengths: the code-length tables, from which the codes are rebuilt.
         dense: tensors and values stored as they are.
-        header: everything else: head, names, records, checksums, chunk and lane tables, padding, trailer, metadata.
+        header: everything else: head, names, records, checksums, chunk tables, padding, trailer, metadata.
 
     Raises:
         ParameterError: a count is negative or no integer.

@@ -21,7 +21,7 @@ from deepcompress.tensors.streams import StreamPlan, Tables, choose_geometry, de
 AnyTensor = DenseTensor | CompressedTensor | AffineTensor
 Sections = Mapping[str, bytes]
 
-_SPARSE_RECORD_BITS = 8 * 10  # what a record grows by for nonzeros, gap bits, gap count and a second stream, about
+_SPARSE_RECORD_BITS = 8 * 10  # what a record grows by for nonzeros, gap bits, escapes and a second stream, about
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,10 @@ class CompressedModel(Mapping[str, Any]):
     """Names to tensors, decoded one at a time when they are asked for.
 
     `model["layer.weight"]` is a torch tensor, or, with `framework="numpy"`, an array (`numpy()` says how the types that
-    numpy lacks come). Use it as a context manager where it reads from an open file.
+    numpy lacks come). Use it as a context manager where it reads from an open file. Reading a tensor raises FormatError where
+    its sections are damaged, UnsupportedError where it needs a codec that is not known.
+
+    Args and errors: those of `open`, and ParameterError for an unknown framework.
     """
 
     def __init__(self, source: FileSource, *, framework: str = "torch", max_bytes: int | None = None) -> None:
@@ -93,6 +96,7 @@ class CompressedModel(Mapping[str, Any]):
 
     @property
     def file_bytes(self) -> int:
+        """Bytes of the file, all of it."""
         return self._reader.source.size
 
     @property
@@ -241,7 +245,7 @@ def open(source: FileSource, *, framework: str = "torch", max_bytes: int | None 
         max_bytes: refuse a file that says it decodes to more.
 
     Raises:
-        FormatError: not a well-formed .dcz file; VersionError where it needs a newer reader.
+        FormatError: not a well-formed .dcz file, or one above `max_bytes`; VersionError where it needs a newer reader.
         StorageError: it cannot be read.
     """
     return CompressedModel(source, framework=framework, max_bytes=max_bytes)

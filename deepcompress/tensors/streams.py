@@ -45,6 +45,7 @@ class StreamPlan:
 
     @property
     def total(self) -> int:
+        """All bits that the choice of this plan costs."""
         return self.bits + self.table_bits
 
 
@@ -79,6 +80,7 @@ class Tables:
 
     @property
     def lengths(self) -> list[Lengths]:
+        """The code lengths of each table, in the order of the directory."""
         return [code.lengths for code in self.codes]
 
 
@@ -104,7 +106,7 @@ def _fixed_plan(counts: Counts) -> StreamPlan:
 
 
 def choose_geometry(numel: int, symbols: int) -> Geometry:
-    """Chunks that hold about 2**16 of the `symbols` that stand for `numel` weights, and lanes where a chunk is long."""
+    """Chunks that hold about 2**18 of the `symbols` that stand for `numel` weights, and lanes where a chunk is long."""
     per_symbol = max(numel // max(symbols, 1), 1)
     chunk_log2 = min((_CHUNK_SYMBOLS * per_symbol).bit_length() - 1, 31)
     longest = min(symbols, (1 << chunk_log2) // per_symbol)

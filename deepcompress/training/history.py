@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,3 @@ class History:
 
     epochs: tuple[EpochRecord, ...] = ()
     kept: int | None = None
-
-    def as_dicts(self) -> list[dict[str, Any]]:
-        return [asdict(record) for record in self.epochs]

@@ -36,7 +36,7 @@ def test_training_lowers_the_loss_and_records_each_epoch(model: nn.Module, train
     assert history.epochs[-1].loss < history.epochs[0].loss
     assert history.kept == 8
     assert all(record.accuracy is not None and 0 <= record.accuracy <= 1 for record in history.epochs)
-    assert history.as_dicts()[0]["lr"] == 0.05
+    assert history.epochs[0].lr == 0.05
 
 
 def test_a_seeded_run_reproduces_bit_for_bit(model: nn.Module, train: Batches) -> None:
