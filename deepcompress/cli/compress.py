@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    pipeline = _from_recipe(options) if options.recipe else _from_options(options)
+    pipeline = _from_recipe(options) if options.recipe is not None else _from_options(options)
     if os.path.exists(options.output) and os.path.realpath(options.output) == os.path.realpath(options.source):
         raise UsageError(f"{options.output} is the source itself")
     from deepcompress.cli.checkpoints import read_checkpoint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -113,7 +114,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write to, which takes the name `path` only when the block ends without an error.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and the file is renamed; until then an
-    earlier file of that name stays as it is, and after an error nothing is left behind.
+    earlier file of that name stays as it is, and after an error nothing is left behind. A pipe or a device is not replaced but
+    written to.
 
     Raises:
         StorageError: the folder is not there or not writable, or the disk is full.
@@ -123,7 +125,11 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     except ValueError as error:  # a NUL in the path, or the root folder
         raise StorageError(f"cannot write {path}: {error}") from error
-    try:
+    if _is_pipe_or_device(target):
+        with _writing(path), target.open("wb") as file:
+            yield file
+        return
+    with _writing(path):
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -138,6 +144,20 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 temporary.unlink()
             raise
         _sync_folder(target.parent)
+
+
+def _is_pipe_or_device(target: Path) -> bool:
+    with suppress(OSError):
+        mode = target.stat().st_mode
+        return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    return False
+
+
+@contextmanager
+def _writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say once, of any error of the system, which path could not be written."""
+    try:
+        yield
     except StorageError:
         raise
     except OSError as error:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from deepcompress.errors import StorageError
+from deepcompress.container.source import atomic_file
 from deepcompress.report import text
 from deepcompress.report.charts import Charts, charts
 from deepcompress.report.report import Report
@@ -34,32 +32,13 @@ def report_html(report: Report) -> str:
 
 
 def write_page(page: str, path: Path) -> None:
-    """Write the page beside its place and move it there, so that no half of it is ever seen.
+    """Write the page; it appears whole or not at all.
 
     Raises:
         StorageError: the path cannot be written.
     """
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a device is written as it is
-            path.write_text(page, "utf-8")
-        else:
-            _replace(path, page)
-    except OSError as error:
-        raise StorageError(f"Cannot write {path}: {error.strerror or error}") from error
-
-
-def _replace(path: Path, page: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as file:
+        file.write(page.encode())
 
 
 def _top(report: Report) -> str:

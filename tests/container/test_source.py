@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import stat
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -216,3 +217,19 @@ def test_a_folder_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(StorageError, match=r"cannot write .*: Permission denied"):
         write(tmp_path / "file")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
+    """Renaming over a device would take it away from the whole system."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader.start()
+    with atomic_file(pipe) as file:
+        file.write(b"through")
+    reader.join(timeout=10)
+    assert received == [b"through"]
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]

@@ -154,10 +154,8 @@ def test_writing_the_page(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
     assert path.stat().st_mode & 0o400
     missing = tmp_path / "no" / "report.html"
-    with pytest.raises(StorageError, match=f"Cannot write {re.escape(str(missing))}: No such file or directory"):
+    with pytest.raises(StorageError, match=f"cannot write {re.escape(str(missing))}: No such file or directory"):
         report_of(()).to_html(missing)
-    with pytest.raises(StorageError, match="Cannot write"):
+    with pytest.raises(StorageError, match="cannot write"):
         report_of(()).to_html(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
-    report_of(()).to_html("/dev/null")
-    assert not Path("/dev/null").is_file()
