@@ -19,7 +19,7 @@ from unittest import mock
 
 import numpy as np
 
-from deepcompress.container.layout import DTYPES
+from deepcompress.container.layout import DTYPES, NARROWER
 from deepcompress.container.records import StreamRecord, TensorRecord
 from deepcompress.container.writer import Writer
 from deepcompress.tensors import streams
@@ -131,6 +131,7 @@ def _raw() -> Named:
         ("sparse.complex", dense("complex64", (10, 10), every=7)),
         ("aligned", dense("uint8", (4_100,))),
         ("behind", dense("int16", (3,))),
+        *((f"{own}.{stored}", dense(own, (3, 5), stored)) for own in ("int64", "int32", "int16") for stored in NARROWER[own]),
     ]
 
 

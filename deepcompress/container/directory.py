@@ -75,7 +75,8 @@ def pack_directory(
 ) -> tuple[bytes, dict[str, int]]:
     """The directory's bytes, and how many of them each part takes."""
     names = pack_block(pack_names(record.name for record in records))
-    rows = pack_block(b"".join(record.pack(i) for i, record in enumerate(records)))
+    pairs = zip(records, [None, *records], strict=False)
+    rows = pack_block(b"".join(record.pack(i, before) for i, (record, before) in enumerate(pairs)))
     parts = {
         "counts": varint(len(records)),
         "names": names,

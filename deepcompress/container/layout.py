@@ -38,6 +38,7 @@ VALUE_MAP = 0x03  # 0 none, 1 codebook, 2 affine
 SPARSE = 0x04  # only the nonzeros are stored, and the gaps between them
 OTHER_TYPE = 0x08  # elements (codebook entries, scales) are stored in a narrower type, which follows
 FLOAT32 = 0x10  # the dtype is float32, and no dtype code follows
+SAME = 0x40  # a tensor of raw values like the one before it: same dtype, shape and stored dtype; nothing follows
 KNOWN_RECORD_FLAGS = TIE | VALUE_MAP | SPARSE | OTHER_TYPE | FLOAT32
 
 # Bytes that no UTF-8 text has stand in names for the words that most of them end with.
@@ -103,6 +104,9 @@ DTYPE_OF_NAME = {dtype.name: dtype for dtype in DTYPES}
 NARROWER = {
     "float32": ("float16", "bfloat16"),
     "float64": ("float16", "bfloat16", "float32"),
+    "int64": ("int8", "int16", "int32"),
+    "int32": ("int8", "int16"),
+    "int16": ("int8",),
 }
 
 

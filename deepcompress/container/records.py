@@ -7,7 +7,7 @@ it reads or allocates anything.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deepcompress.container import layout
 from deepcompress.container.layout import DTYPE_OF_CODE, DTYPE_OF_NAME, NARROWER
@@ -116,10 +116,22 @@ class TensorRecord:
             yield SectionSize("gaps", self.sparse.stream.length, raw=False)
         yield SectionSize("values", self.values.length, raw=self.values.codec == layout.CODEC_RAW)
 
-    def pack(self, position: int) -> bytes:
-        """The record's bytes, as number `position` of the directory. The name lies with the other names."""
+    @property
+    def plain(self) -> bool:
+        """Whether all its values lie in the file as they are."""
+        raw = self.values is not None and self.values.codec == layout.CODEC_RAW
+        return raw and self.sparse is None
+
+    def is_like(self, other: TensorRecord) -> bool:
+        """Whether both are plain, and the same but for their names."""
+        return self.plain and other.plain and replace(other, name=self.name) == self
+
+    def pack(self, position: int, before: TensorRecord | None = None) -> bytes:
+        """The record's bytes, as number `position` of the directory, after `before`. The name lies with the other names."""
         if self.tie is not None:
             return bytes([layout.TIE]) + varint(position - self.tie)
+        if before is not None and self.is_like(before):
+            return bytes([layout.SAME])
         if self.values is None:
             raise FormatError(f"tensor {self.name!r} has neither values nor a tie")
         other = layout.OTHER_TYPE if self.stored != self.dtype else 0
@@ -146,10 +158,13 @@ def read_record(cursor: Cursor, name: str, earlier: list[TensorRecord]) -> Tenso
     """Read and validate the next record; `earlier` are those before it."""
     cursor.place = f"record of {name!r}"
     flags = cursor.byte()
-    if flags & ~layout.KNOWN_RECORD_FLAGS or (flags & layout.TIE and flags != layout.TIE):
+    alone = flags in (layout.TIE, layout.SAME)
+    if not alone and flags & ~(layout.KNOWN_RECORD_FLAGS & ~layout.TIE):
         raise cursor.error(f"unknown flags {flags:#04x}")
     if flags == layout.TIE:
         return _read_tie(cursor, name, earlier)
+    if flags == layout.SAME:
+        return _read_same(cursor, name, earlier)
     dtype = "float32" if flags & layout.FLOAT32 else _read_dtype(cursor)
     shape = _read_shape(cursor)
     if layout.extent(shape) * DTYPE_OF_NAME[dtype].itemsize > layout.MAX_TENSOR_BYTES:
@@ -174,6 +189,12 @@ def _read_tie(cursor: Cursor, name: str, earlier: list[TensorRecord]) -> TensorR
     if target.tie is not None:
         raise cursor.error(f"a tie to {target.name!r}, which is a tie itself")
     return TensorRecord(name, target.dtype, target.shape, target.stored, tie=len(earlier) - back)
+
+
+def _read_same(cursor: Cursor, name: str, earlier: list[TensorRecord]) -> TensorRecord:
+    if not earlier or not earlier[-1].plain:
+        raise cursor.error("like the tensor before it, which is none of raw values")
+    return replace(earlier[-1], name=name)
 
 
 def _read_dtype(cursor: Cursor) -> str:

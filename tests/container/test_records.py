@@ -116,3 +116,12 @@ def test_heads(head: bytes, kind: type[FormatError], text: str) -> None:
 
 def test_a_newer_minor_version_is_read() -> None:
     assert check_head(b"\xdcDCZ\1\x09\0\0") == (1, 9)
+
+
+def test_a_record_like_the_one_before_is_one_byte() -> None:
+    first = TensorRecord("a", "float32", (3,), "float16", values=StreamRecord(0, 6))
+    second = TensorRecord("b", "float32", (3,), "float16", values=StreamRecord(0, 6))
+    assert second.pack(1, first) == b"\x40"
+    assert read_record(Cursor(b"\x40", ""), "b", [first]) == second
+    other = TensorRecord("c", "float32", (4,), "float16", values=StreamRecord(0, 8))
+    assert len(other.pack(2, second)) > 1

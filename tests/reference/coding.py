@@ -191,6 +191,10 @@ def widen_all(data: bytes, source: str, target: str) -> bytes:
     """Elements of one type as elements of a wider one."""
     if source == target:
         return data
+    if source.startswith("int"):
+        a, b = int(source[3:]) // 8, int(target[3:]) // 8
+        signed = (int.from_bytes(data[i : i + a], "little", signed=True) for i in range(0, len(data), a))
+        return b"".join(element.to_bytes(b, "little", signed=True) for element in signed)
     a, b = FLOATS[source].size, FLOATS[target].size
     elements = (int.from_bytes(data[i : i + a], "little") for i in range(0, len(data), a))
     return b"".join(widen(element, source, target).to_bytes(b, "little") for element in elements)

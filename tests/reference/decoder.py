@@ -37,7 +37,7 @@ MAX_DIMENSIONS = 64
 MAX_WIDTH = 17
 MAX_SYMBOL = 65_535
 MAX_CHUNK = 2**32 - 1
-TIE, MAP, SPARSE, STORED, SINGLE = 0x80, 0x03, 0x04, 0x08, 0x10
+TIE, MAP, SPARSE, STORED, SINGLE, SAME = 0x80, 0x03, 0x04, 0x08, 0x10, 0x40
 CODEBOOK, AFFINE = 1, 2
 RAW, FIXED, HUFFMAN = 0, 1, 2
 STRINGS, RECIPE, MODULES = 2, 4, 6
@@ -68,7 +68,13 @@ SIZES = {
     "float4_e2m1fn_x2": 1,
 }
 DTYPES = tuple(SIZES)
-NARROWER = {"float32": ("float16", "bfloat16"), "float64": ("float16", "bfloat16", "float32")}
+NARROWER = {
+    "float32": ("float16", "bfloat16"),
+    "float64": ("float16", "bfloat16", "float32"),
+    "int64": ("int8", "int16", "int32"),
+    "int32": ("int8", "int16"),
+    "int16": ("int8",),
+}
 
 
 class LimitError(ValueError):
@@ -279,7 +285,7 @@ def _records(count: int, reader: "RecordReader") -> list[Record | int]:
     """Per tensor its record, or for a tie the number of the tensor that it is."""
     records: list[Record | int] = []
     for position in range(count):
-        record = reader.record()
+        record = reader.record(records[-1] if records else None)
         if isinstance(record, int):
             refuse(not 1 <= record <= position, "a tie leads out of the records")
             record = position - record
@@ -295,9 +301,13 @@ class RecordReader:
     def __init__(self, content: bytes) -> None:
         self.source = Bytes(content)
 
-    def record(self) -> Record | int:
+    def record(self, before: Record | int | None) -> Record | int:
         """A record, or a tie's `back`."""
         flags = self.source.u8()
+        if flags == SAME:
+            plain = isinstance(before, Record) and not before.gaps and before.values.codec == RAW
+            refuse(not plain, "the same as a tensor whose values are not raw")
+            return before
         if flags & TIE:
             refuse(flags != TIE, "a tie with other flags")
             return self.source.varint()
