@@ -7,8 +7,8 @@ The dense network teaches the sparse one: the loss is 0.3 x cross entropy + 0.7 
 
 DIR holds torchvision's CIFAR10 layout or an ImageFolder (cifar10/train/<class>, cifar10/test/<class>). The checkpoint is a state
 dict with akamaster's names (github.com/akamaster/pytorch_resnet_cifar10), as it is or under "state_dict".
-The test set is measured after each stage for the report; within a run nothing is chosen by it, the last epoch is kept. This is the
-second recipe that was tried: the first, sparser and without a teacher, lost 1.69 points.
+The test set is measured after each stage for the report; within a run nothing is chosen by it, the last epoch is kept. This is
+the second recipe that was tried: the first, sparser and without a teacher, lost 1.69 points.
 
 Reached, one run, seed 0, two CPU threads, from the published checkpoint: 54,146 bytes, 20.0 times smaller, 91.73 % to 91.50 %.
 """
