@@ -55,7 +55,7 @@ def _row(layer: str, weights: int, *figures: float) -> HanRow:
     )
 
 
-# Han, Mao, Dally. Deep Compression. ICLR 2016, tables 2 and 3.
+# Han, Mao, Dally. Deep Compression. ICLR 2016, tables 2 and 3; quoted from memory, check against the paper before citing.
 NETWORKS = {
     "lenet300": Network(
         LeNet300100,
