@@ -10,33 +10,31 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from deepcompress.coding.pool import run, thread_count
 from deepcompress.errors import ParameterError
 from deepcompress.prune.importance import scores_of, standard_deviation
 from deepcompress.prune.patterns import filter_l1
-from deepcompress.prune.ranking import is_within, keep_highest, pruned_count
+from deepcompress.prune.ranking import is_within, pruned_count
+from deepcompress.prune.selection import drop_lowest, keep_from
 
 Masks = dict[str, Tensor]
 
 
 def percentile(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor], *, q: float) -> Masks:
     """Prune the share `q` of each tensor's weights, those of least magnitude."""
-    return {name: _lowest_share(name, weight, kept[name], q) for name, weight in weights.items()}
+    scores = scores_of(weights)
+    return _each(scores, lambda name, score: drop_lowest({name: score}, kept, pruned_count(q, score.numel()))[name])
 
 
 def std(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor], *, s: float) -> Masks:
     """Prune |w| < s x the standard deviation of all the tensor's weights, zeros included (divided by n, as numpy's)."""
-    masks = {}
-    for name, weight in weights.items():
-        threshold = s * standard_deviation(name, weight)
-        masks[name] = kept[name] & (weight.detach().abs().double() >= threshold)
-    return masks
+    return _each(weights, lambda name, weight: keep_from(weight, kept[name], s * standard_deviation(name, weight)))
 
 
 def unstructured(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor], *, sparsity: float, scope: str = "global") -> Masks:
@@ -45,14 +43,9 @@ def unstructured(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor], *, s
 
     Globally, equal magnitudes go in the order of `weights`, then by flat index.
     """
-    if scope == "layer" or not weights:
+    if scope == "layer":
         return percentile(weights, kept, q=sparsity)
-    scores = np.concatenate([scores_of(name, weight) for name, weight in weights.items()])
-    alive = np.concatenate([_flat(kept[name]) for name in weights])
-    stays = keep_highest(scores, pruned_count(sparsity, scores.size), alive)
-    ends = np.cumsum([weight.numel() for weight in weights.values()])
-    parts = np.split(stays, ends[:-1])
-    return {name: _shaped(part, kept[name]) for name, part in zip(weights, parts, strict=True)}
+    return drop_lowest(scores_of(weights), kept, pruned_count(sparsity, sum(weight.numel() for weight in weights.values())))
 
 
 METHODS: dict[str, Callable[..., Masks]] = {
@@ -123,21 +116,16 @@ _RANGES: dict[str, tuple[Callable[[object], bool], str]] = {
 def _mask_so_far(name: str, weight: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
     mask = masks.get(name)
     if mask is None:
-        return torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
+        return torch.ones((), dtype=torch.bool, device=weight.device).expand(weight.shape)  # takes no memory
     if mask.dtype != torch.bool or mask.shape != weight.shape:
         expected = f"a bool tensor of shape {tuple(weight.shape)} for {name!r}"
         raise ParameterError.of("masks", "prune_masks", expected, f"{mask.dtype} {tuple(mask.shape)}")
     return mask.to(weight.device)
 
 
-def _lowest_share(name: str, weight: Tensor, kept: Tensor, share: float) -> Tensor:
-    stays = keep_highest(scores_of(name, weight), pruned_count(share, weight.numel()), _flat(kept))
-    return _shaped(stays, kept)
-
-
-def _flat(mask: Tensor) -> NDArray[np.bool_]:
-    return np.asarray(mask.flatten().cpu().numpy(), np.bool_)
-
-
-def _shaped(flat: NDArray[np.bool_], like: Tensor) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(flat)).reshape(like.shape).to(like.device)
+def _each(tensors: Mapping[str, Tensor], mask_of: Callable[[str, Tensor], Tensor]) -> Masks:
+    """Each tensor in a thread of its own, side by side; where one is more than a thread's part, threads share each instead."""
+    tasks = [partial(mask_of, name, tensor) for name, tensor in tensors.items()]
+    sizes = [tensor.numel() for tensor in tensors.values()]
+    even = thread_count() * max(sizes, default=0) <= sum(sizes)
+    return dict(zip(tensors, run(tasks) if even else [task() for task in tasks], strict=True))

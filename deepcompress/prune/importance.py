@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepcompress.coding.pool import run
 from deepcompress.errors import ModelError
+from deepcompress.prune.flat import BLOCK, Flat
 
 Score = Callable[[Tensor], Tensor]
 
 
 def magnitude(weight: Tensor) -> Tensor:
     """|w|. Source: Han, Pool, Tran, Dally. Learning both Weights and Connections. NeurIPS 2015. arXiv:1506.02626."""
-    return weight.detach().abs()
+    return weight.detach()  # the sign is ignored where scores are ranked, so nothing is copied
 
 
 def filter_norms(weight: Tensor) -> Tensor:
@@ -32,16 +35,9 @@ def filter_norms(weight: Tensor) -> Tensor:
 SCORES: dict[str, Score] = {"magnitude": magnitude}
 
 
-def scores_of(name: str, weight: Tensor, score: str = "magnitude") -> NDArray[Any]:
-    """The scores of one tensor, flat, as float32 or float64: whichever holds them exactly.
-
-    Raises:
-        ModelError: the weights hold NaN, which has no rank.
-    """
-    check_rankable(name, weight)
-    scores = SCORES[score](weight).flatten()
-    wide = scores if scores.dtype == torch.float64 else scores.float()
-    return wide.cpu().numpy()
+def scores_of(weights: Mapping[str, Tensor], score: str = "magnitude") -> dict[str, Tensor]:
+    """The score of each weight, of its tensor's shape; only its magnitude counts."""
+    return {name: SCORES[score](weight) for name, weight in weights.items()}
 
 
 def check_rankable(name: str, weight: Tensor) -> None:
@@ -58,8 +54,52 @@ def standard_deviation(name: str, weight: Tensor) -> float:
     Raises:
         ModelError: a weight is infinite or NaN.
     """
+    values = Flat([weight])
+    if not values.size:
+        return 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = pairwise_sum(values, lambda block: block) / values.size
+        if not math.isfinite(mean):  # where it is finite, all weights are; where not, float64 may have overflowed
+            _check_finite(name, weight)
+        return math.sqrt(pairwise_sum(values, lambda block: np.square(block - mean)) / values.size)
+
+
+def pairwise_sum(values: Flat, term: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
+    """The sum of `term` of all values in float64, the same on any number of threads.
+
+    Halves are summed before they are added, down to blocks that stay in a core's cache. That is numpy's own order of sums, so
+    every bit is that of `term(values.astype(float64)).sum()`, without a copy of all values.
+    """
+
+    def block_sum(start: int, stop: int) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):  # of its own in each thread
+            return float(sum(term(block.astype(np.float64)).sum() for _, block in values.blocks(start, stop)))
+
+    sums = iter(run([partial(block_sum, start, stop) for start, stop in _halves(0, values.size)]))
+
+    def combined(count: int) -> float:
+        if count <= BLOCK:
+            return next(sums)
+        left = _left_half(count)
+        return combined(left) + combined(count - left)
+
+    return combined(values.size)
+
+
+def _halves(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    if stop - start <= BLOCK:
+        yield start, stop
+    else:
+        middle = start + _left_half(stop - start)
+        yield from _halves(start, middle)
+        yield from _halves(middle, stop)
+
+
+def _left_half(count: int) -> int:
+    return count // 2 - count // 2 % 8  # as numpy halves
+
+
+def _check_finite(name: str, weight: Tensor) -> None:
     check_rankable(name, weight)
-    values = weight.detach().double().cpu().numpy()
-    if not np.isfinite(values).all():
+    if bool(torch.isinf(weight.detach()).any()):
         raise ModelError(f"{name!r} holds infinite weights, so it has no standard deviation")
-    return float(values.std()) if values.size else 0.0

@@ -36,7 +36,7 @@ def filter_l1(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor], *, spar
     arXiv:1608.08710.
     """
     return {
-        name: _prune_filters(name, weight, kept[name], sparsity) if weight.ndim >= 2 and weight.numel() else kept[name]
+        name: _prune_filters(name, weight, kept[name], sparsity) if weight.ndim >= 2 and weight.numel() else kept[name].clone()
         for name, weight in weights.items()
     }
 
