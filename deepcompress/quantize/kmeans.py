@@ -12,8 +12,10 @@ from deepcompress.container.layout import MAX_CENTROIDS
 from deepcompress.errors import ParameterError
 from deepcompress.quantize.init import INITS
 from deepcompress.quantize.lloyd import lloyd
+from deepcompress.quantize.sharing import squared_error
+from deepcompress.quantize.sort import ascending
 from deepcompress.quantize.sums import sorted_values
-from deepcompress.tensors.codebook import midpoints
+from deepcompress.tensors.codebook import nearest
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -69,7 +71,7 @@ def quantization_error(values: Array, centroids: Array) -> float:
         return 0.0
     if not len(levels):
         raise ParameterError.of("centroids", "quantization_error", "at least one number", [])
-    return float(_squared_error(flat, levels, midpoints(levels)))
+    return squared_error(flat, nearest(levels, flat), levels)
 
 
 def _check_arguments(k: int, init: str, max_iter: int, seed: int) -> None:
@@ -98,7 +100,7 @@ def _floating(values: Array) -> Array:
 
 def _sort(values: Array) -> Array:
     """Finite values, flat and ascending."""
-    ordered = np.sort(_floating(values), axis=None)
+    ordered = ascending(_floating(values))
     if not len(ordered) or (np.isfinite(ordered[0]) and np.isfinite(ordered[-1])):
         return ordered
     nans, infinite = int(np.isnan(ordered).sum()), int(np.isinf(ordered).sum())
@@ -124,29 +126,3 @@ def _distinct(ordered: Array, k: int) -> Array:
             found[count] = ordered[place]
             count += 1
     return found[:count]
-
-
-@jit
-def _squared_error(values: Array, levels: Floats, limits: Floats) -> float:
-    total = 0.0
-    for start in range(0, len(values), 1024):
-        part = 0.0  # of few values: a long plain sum loses its last digits
-        for place in range(start, min(start + 1024, len(values))):
-            value = np.float64(values[place])
-            distance = value - levels[_first_not_below(limits, value)]
-            part += distance * distance
-        total += part
-    return total
-
-
-@jit
-def _first_not_below(limits: Floats, value: float) -> int:
-    """The number of limits below `value`."""
-    start, end = 0, len(limits)
-    while start < end:
-        middle = (start + end) // 2
-        if limits[middle] < value:
-            start = middle + 1
-        else:
-            end = middle
-    return start

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcompress.coding.jit import jit
+from deepcompress.coding.jit import inline, jit
 
 BLOCK = 64
 
@@ -50,12 +50,22 @@ def _running_sums(values: Array, zero: int) -> tuple[Floats, Floats]:
     below, above = zero // BLOCK, (len(values) - zero) // BLOCK
     high, low = np.zeros(below + above + 1), np.zeros(below + above + 1)
     for block in range(above):
-        part = _residual(values, zero + block * BLOCK, zero + (block + 1) * BLOCK)
-        _carry(high, low, below + block, below + block + 1, part)
+        _carry(high, low, below + block, below + block + 1, _block_sum(values, zero + block * BLOCK))
     for block in range(below):
-        part = _residual(values, zero - block * BLOCK, zero - (block + 1) * BLOCK)
-        _carry(high, low, below - block, below - block - 1, part)
+        _carry(high, low, below - block, below - block - 1, -_block_sum(values, zero - (block + 1) * BLOCK))
     return high, low
+
+
+@inline
+def _block_sum(values: Array, start: int) -> float:
+    """Sum of BLOCK values, four at a time: an addition need not wait for the one before."""
+    first = second = third = fourth = 0.0
+    for place in range(start, start + BLOCK, 4):
+        first += np.float64(values[place])
+        second += np.float64(values[place + 1])
+        third += np.float64(values[place + 2])
+        fourth += np.float64(values[place + 3])
+    return (first + second) + (third + fourth)
 
 
 @jit
@@ -86,13 +96,20 @@ def _anchor(zero: int, place: int) -> int:
 
 
 @jit
-def run_mean(data: SortedValues, start: int, end: int) -> float:
-    """Mean of values[start:end], not empty: float64, and never outside the run, so that means ascend as their runs do."""
+def _run_sum(data: SortedValues, start: int, end: int) -> float:
     values, zero, high, low = data
+    if end - start <= 2 * BLOCK:  # as exact as can be, however large the sums that it would be a difference of
+        return _residual(values, start, end)
     origin = zero // BLOCK
     first, last = _anchor(zero, start), _anchor(zero, end)
     rest = _residual(values, zero + last * BLOCK, end) - _residual(values, zero + first * BLOCK, start)
-    coarse = high[origin + last] - high[origin + first]
-    mean = (coarse + (low[origin + last] - low[origin + first] + rest)) / (end - start)
-    bounded: float = min(max(mean, np.float64(values[start])), np.float64(values[end - 1]))
+    coarse: float = high[origin + last] - high[origin + first]
+    return coarse + (low[origin + last] - low[origin + first] + rest)
+
+
+@jit
+def run_mean(data: SortedValues, start: int, end: int) -> float:
+    """Mean of values[start:end], not empty: float64, and never outside the run, so that means ascend as their runs do."""
+    mean = _run_sum(data, start, end) / (end - start)
+    bounded: float = min(max(mean, np.float64(data.values[start])), np.float64(data.values[end - 1]))
     return bounded

@@ -145,13 +145,13 @@ def test_a_failing_stage_leaves_the_model_as_it_was_at_its_start(
 def test_an_interruption_in_the_middle_of_sharing(monkeypatch: pytest.MonkeyPatch) -> None:
     from deepcompress.pipeline.stages import quantize
 
-    calls, share = [], quantize._share
+    calls, share = [], quantize.share_nonzeros
 
     def second_time(*args: Any) -> Any:
         calls.append(1)
         return share(*args) if len(calls) < 2 else interrupt()
 
-    monkeypatch.setattr(quantize, "_share", second_time)
+    monkeypatch.setattr(quantize, "share_nonzeros", second_time)
     model = net()
     with pytest.raises(KeyboardInterrupt):
         run(Pipeline([("quantize", KMeansQuantize(bits=2))]), model, inplace=True)

@@ -11,10 +11,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from deepcompress.coding.pool import limited
 from deepcompress.errors import ParameterError
 from deepcompress.tensors.codebook import Codebook, midpoints, nearest
 
 FLOATS = ("float16", "float32", "float64")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    """Compile once, before any test with a deadline runs."""
+    for dtype in (np.float32, np.float64):
+        for k in (2, 200, 300):
+            nearest(np.arange(k, dtype=dtype), np.zeros(1, dtype))
 
 
 @st.composite
@@ -100,6 +109,18 @@ def test_an_empty_codebook_serves_no_value() -> None:
     assert book.lookup(np.zeros(0, np.uint8)).dtype == np.float32
     with pytest.raises(ParameterError, match=r"^2 values cannot be assigned to a codebook without centroids\.$"):
         book.assign(np.ones(2))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("k", [1, 2, 63, 64, 65, 66, 127, 128, 129, 256, 257, 4097])
+def test_many_levels_as_few_and_on_any_number_of_threads(k: int, dtype: str) -> None:
+    rng = np.random.default_rng(k)
+    levels = np.unique(rng.standard_normal(k)).astype(np.float64)
+    values = rng.standard_normal((3, 50_001)).astype(dtype)
+    expected = np.searchsorted(midpoints(levels), values.astype(np.float64))
+    for threads in (1, 3):
+        with limited(threads):
+            np.testing.assert_array_equal(nearest(levels, values), expected)
 
 
 def test_float32_comparisons_are_those_of_float64() -> None:

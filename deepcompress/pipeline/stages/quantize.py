@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepcompress.coding.pool import run
 from deepcompress.errors import ModelError, ParameterError, PipelineError
 from deepcompress.pipeline.selection import Selection, floating_weights
 from deepcompress.pipeline.stage import Stage
 from deepcompress.pipeline.state import Context, Model, State
-from deepcompress.quantize.codebooks import round_centroids, round_to_type, share_values
+from deepcompress.quantize.codebooks import round_centroids, round_to_type
 from deepcompress.quantize.init import INITS
 from deepcompress.quantize.kmeans import fit_kmeans
+from deepcompress.quantize.sharing import Shared, looked_up, nonzeros, share_nonzeros
 from deepcompress.tensors.codebook import Codebook
 from deepcompress.tensors.compressed import CompressedTensor
 from deepcompress.tensors.elements import bfloat16_to_float32, dtype_name, from_torch
@@ -85,9 +88,9 @@ class KMeansQuantize(Stage):
     def apply(self, state: State, context: Context) -> State:
         weights = self._chosen(state)
         widths = self._widths(weights, state.model)
-        shared = {name: _share(weights[name], self._fit(name, weights[name], bits)) for name, bits in widths.items()}
-        for name, found in shared.items():  # all of them are known before the first is written
-            _write(weights[name], found.values)
+        outcomes = run([partial(self._share, name, weights[name], bits) for name, bits in widths.items()])
+        shared = dict(zip(widths, outcomes, strict=True))  # all of them are known before the first is written
+        run([partial(_write_shared, weights[name], found) for name, found in shared.items()])
         codebooks = {name: found.codebook for name, found in shared.items()}
         errors = {name: found.error for name, found in shared.items()}
         return replace(state, codebooks={**state.codebooks, **codebooks}, errors={**state.errors, **errors}, notes=())
@@ -109,17 +112,21 @@ class KMeansQuantize(Stage):
                 found.setdefault(name, bits)
         return {name: found[name] for name in weights if name in found}
 
-    def _fit(self, name: str, weight: Tensor, bits: int) -> Array:
-        """The values that a weight's nonzeros will share, zero perhaps among them."""
-        if bad := weight.numel() - int(torch.isfinite(weight).sum()):
-            raise ModelError(f"{name}: {bad} of {weight.numel()} weights are NaN or infinite; a codebook needs finite ones")
+    def _share(self, name: str, weight: Tensor, bits: int) -> Shared:
+        """Give each nonzero its nearest shared value; the weight itself stays as it is."""
         values = _real_values(weight)
-        values = values[values != 0]
+        if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+            bad = int(np.count_nonzero(~np.isfinite(values)))
+            raise ModelError(f"{name}: {bad} of {values.size} weights are NaN or infinite; a codebook needs finite ones")
+        return share_nonzeros(values, self._fit(name, nonzeros(values), dtype_name(weight), bits))
+
+    def _fit(self, name: str, values: Array, own: str, bits: int) -> Array:
+        """The values that a weight's nonzeros will share, zero perhaps among them."""
         centroids = fit_kmeans(values, 1 << bits, init=self.init, max_iter=self.max_iter, seed=self.seed)
         try:
-            return round_centroids(values, centroids, dtype=self.codebook, own=dtype_name(weight))
+            return round_centroids(values, centroids, dtype=self.codebook, own=own)
         except ParameterError:
-            expected = f"'auto' or a type that serves {name!r} of {dtype_name(weight)}"
+            expected = f"'auto' or a type that serves {name!r} of {own}"
             raise ParameterError.of("codebook", "KMeansQuantize", expected, self.codebook) from None
 
 
@@ -180,25 +187,10 @@ def _real_values(weight: Tensor) -> Array:
     return bfloat16_to_float32(values) if dtype_name(weight) == "bfloat16" else values
 
 
-@dataclass(frozen=True, eq=False)
-class _Outcome:
-    """What sharing makes of a weight: its codebook, its values, and the RMSE over all of them."""
-
-    codebook: Codebook
-    values: Array
-    error: float
-
-
-def _share(weight: Tensor, levels: Array) -> _Outcome:
-    """Give each nonzero weight its nearest level; the weight itself stays as it is."""
-    values = _real_values(weight)
-    kept = values != 0
-    codebook, symbols = share_values(values[kept], levels)
-    shared = np.zeros_like(values)
-    shared[kept] = np.concatenate([np.zeros(1, values.dtype), codebook.centroids.astype(values.dtype)])[symbols]
-    with np.errstate(over="ignore"):  # of float64 weights whose squares are beyond it
-        error = math.sqrt(float(np.mean(np.square(np.subtract(shared, values, dtype=np.float64)))))
-    return _Outcome(codebook, shared, error)
+def _write_shared(weight: Tensor, shared: Shared) -> None:
+    own = dtype_name(weight)
+    dtype = np.dtype("float32" if own == "bfloat16" else own)
+    _write(weight, looked_up(shared.codebook, shared.symbols, dtype))
 
 
 def _write(weight: Tensor, values: Array) -> None:
