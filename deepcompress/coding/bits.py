@@ -75,10 +75,10 @@ def pack_bits(values: Symbols, width: int) -> Bytes:
     values = as_symbols(values, "values", "pack_bits")
     if len(values) and int(values.max()) >> width:
         raise ParameterError.of("values", "pack_bits", f"below 2**{width}", int(values.max()))
-    out = np.zeros(byte_count(len(values) * width), np.uint8)
+    out = np.zeros(byte_count(len(values) * width) + kernels.SLACK, np.uint8)
     if width:
         kernels.pack(values, width, out)
-    return out
+    return out[: -kernels.SLACK]
 
 
 def unpack_bits(data: Bytes, width: int, count: int, dtype: DTypeLike) -> Symbols:

@@ -1,31 +1,39 @@
-"""Coders of one lane: a run of symbols into whole bytes, and back."""
+"""Coders of symbols: chunks of symbols into bytes, lanes of bytes back into symbols.
+
+Every coder here is a prefix code: by the next bits, a table says which symbol they begin with and how many of them it takes.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepcompress.coding import kernels
-from deepcompress.coding.bits import (
-    MAX_WIDTH,
-    Bytes,
-    Symbols,
-    as_symbols,
-    byte_count,
-    check_length,
-    pack_bits,
-    readable,
-    symbol_dtype,
-    unpack_bits,
-)
-from deepcompress.coding.huffman import HuffmanCode, reverse_bits
+from deepcompress.coding.bits import Bytes, Symbols, as_symbols, check_length, readable, sealed
+from deepcompress.coding.huffman import HuffmanCode
 from deepcompress.errors import FormatError, ParameterError
 
+MAX_FIXED_WIDTH = 20
+MAX_SYMBOL = (1 << 27) - 1  # a table entry has 27 bits for the symbol
+_WIDTH = 12  # bits of a look where no codeword is longer: tables of 4,096 entries stay in the level-1 cache
+_WIDTH_64 = 11  # with entries of eight bytes, 2,048 do
+_MANY = 1 << 15  # symbols from which on the encoder's table of pairs is worth making
+_NO_PAIRS = sealed(np.zeros(0, np.uint32))
+_FEW = 3.3  # codewords in 12 bits on average, from which on an entry of eight bytes finds enough more to be worth it
+
 Bounds = NDArray[np.int64]
+Counts = NDArray[np.int64]
+
+
+def lane_counts(count: int, lanes: int) -> Counts:
+    """(lanes,) symbols in each lane: ceil(count / lanes) from the first one on, as far as they go."""
+    step = -(-count // lanes)
+    return np.clip(count - step * np.arange(lanes, dtype=np.int64), 0, step)
 
 
 class LaneCoder(Protocol):
@@ -36,39 +44,135 @@ class LaneCoder(Protocol):
         """Bits that each symbol takes at least; bounds the symbols that a section can hold."""
         ...
 
-    def encode(self, symbols: Symbols) -> Bytes:
-        """The bytes of a lane.
+    def encode_chunks(self, symbols: Symbols, counts: Counts, lanes: int) -> tuple[Bytes, Counts]:
+        """Chunks of `counts` symbols, (C,) that sum to len(symbols), back to back, and the bytes of each.
 
         Raises:
             ParameterError: a symbol that the coder has no bits for.
         """
         ...
 
-    def decode(self, data: Bytes, start: int, end: int, out: Symbols) -> None:
-        """Fill `out` from the lane data[start:end], which must be within `data`; bytes around it may be looked at.
+    def decode_lanes(self, data: Bytes, bounds: Bounds, places: Bounds, out: Symbols) -> None:
+        """Decode lanes of data[bounds[j, 0]:bounds[j, 1]] to out[places[j, 0]:places[j, 1]].
+
+        Args:
+            data: the bytes around the lanes may be looked at.
+            bounds: (n, 2) bytes, all within `data`, ascending.
+            places: (n, 2) symbols, all within `out`, ascending, back to back.
+            out: uint8, uint16 or uint32.
 
         Raises:
-            FormatError: the lane does not hold exactly the bytes of len(out) symbols, or they do not fit `out`'s type.
-        """
-        self.decode_lanes(data, np.array([start, end], np.int64), out)
-
-    def decode_lanes(self, data: Bytes, bounds: Bounds, out: Symbols) -> None:
-        """Fill `out` from lanes data[bounds[j]:bounds[j + 1]], (lanes + 1,) ascending bounds within `data`.
-
-        Raises:
-            FormatError: as `decode` does, with the lane's number.
+            FormatError: a lane does not hold exactly the bytes of its symbols, or they do not fit `out`'s type.
         """
         ...
 
 
-def lane_counts(count: int, lanes: int) -> NDArray[np.int64]:
-    """(lanes,) symbols in each lane: ceil(count / lanes) from the first one on, as far as they go."""
-    step = -(-count // lanes)
-    return np.clip(count - step * np.arange(lanes, dtype=np.int64), 0, step)
+class TableLanes(LaneCoder):
+    """A prefix code whose codewords have at most 20 bits, by its tables."""
+
+    @property
+    @abstractmethod
+    def longest(self) -> int:
+        """Bits of the longest codeword."""
+
+    @property
+    @abstractmethod
+    def largest(self) -> int:
+        """The largest symbol that has a codeword, -1 where none has."""
+
+    @property
+    @abstractmethod
+    def entries(self) -> NDArray[np.uint32]:
+        """By symbol: its codeword, first bit lowest, << 5 | its length; 0 where it has none."""
+
+    @property
+    @abstractmethod
+    def lengths(self) -> Bytes:
+        """By symbol: its code length; one element where all have the same."""
+
+    @abstractmethod
+    def first_symbols(self, width: int) -> NDArray[np.uint32]:
+        """By the next `width` >= `longest` bits: the first symbol << 5 | its length. (2**width,)"""
+
+    def encode(self, symbols: Symbols) -> Bytes:
+        """The bytes of one lane. Raises ParameterError as `encode_chunks` does."""
+        return self.encode_chunks(symbols, np.array([len(symbols)], np.int64), 1)[0]
+
+    def encode_chunks(self, symbols: Symbols, counts: Counts, lanes: int) -> tuple[Bytes, Counts]:
+        symbols = self._checked(as_symbols(symbols, "symbols", f"{type(self).__name__}.encode"))
+        room = (self.longest * len(symbols) >> 3) + (4 * lanes + lanes) * len(counts) + kernels.SLACK
+        out, sizes = np.empty(room, np.uint8), np.empty(len(counts), np.int64)
+        pairs = self._pairs if len(symbols) >= _MANY and symbols.itemsize == 1 and self.longest <= 12 else _NO_PAIRS
+        total = kernels.encode_chunks(symbols, sealed(counts), lanes, self.entries, pairs, out, sizes)
+        return out[:total], sizes
+
+    @cached_property
+    def _pairs(self) -> NDArray[np.uint32]:
+        """By symbol + 256 x the next symbol: the entry of their codewords as one."""
+        words = self.entries[:256] >> np.uint32(kernels.LENGTH_BITS)
+        sizes = self.entries[:256] & np.uint32((1 << kernels.LENGTH_BITS) - 1)
+        both = words[:, None] << sizes | words
+        pairs = np.zeros((256, 256), np.uint32)
+        pairs[: len(words), : len(words)] = both << np.uint32(kernels.LENGTH_BITS) | sizes[:, None] + sizes
+        return sealed(pairs.ravel())
+
+    @abstractmethod
+    def _checked(self, symbols: Symbols) -> Symbols:
+        """Symbols as places in `entries`. Raises ParameterError for one that has no codeword."""
+
+    def decode(self, data: Bytes, start: int, end: int, out: Symbols) -> None:
+        """Fill `out` from the one lane data[start:end]. Raises FormatError as `decode_lanes` does."""
+        self.decode_lanes(data, np.array([[start, end]], np.int64), np.array([[0, len(out)]], np.int64), out)
+
+    def decode_lanes(self, data: Bytes, bounds: Bounds, places: Bounds, out: Symbols) -> None:
+        if not len(bounds):
+            return
+        first, last = int(places[0, 0]), int(places[-1, 1])
+        if first < last:
+            self._check_fits(out)
+        if first == last or not self.longest:
+            out[first:last] = max(self.largest, 0)
+            _check_lanes(data, bounds, places, np.zeros(len(bounds), np.int64))
+            return
+        size = out.dtype.itemsize
+        rows = np.concatenate([8 * bounds, size * places], axis=1).astype(np.uint64)
+        table = self._table(size)
+        looks = kernels.TURN if len(table) <= 1 << kernels.MAX_WIDTH else kernels.WIDE
+        kernels.decode_lanes(readable(data), rows, table, self.lengths, looks, size, out.view(np.uint8))
+        _check_lanes(data, bounds, places, rows[:, 0].astype(np.int64) - 8 * bounds[:, 0])
+
+    def _check_fits(self, out: Symbols) -> None:
+        if self.largest < 0:
+            raise FormatError(f"{len(out)} symbols are coded in a code without codewords")
+        if self.largest > np.iinfo(out.dtype).max:
+            raise FormatError(f"the code has symbol {self.largest}, the largest that can stand here is {np.iinfo(out.dtype).max}")
+
+    def _table(self, size: int) -> NDArray[Any]:
+        """What the kernel decodes symbols of `size` bytes by: made once, for all streams that share the coder."""
+        if size not in self._tables:
+            self._tables[size] = self._make_table(size)
+        return self._tables[size]
+
+    @cached_property
+    def _tables(self) -> dict[int, NDArray[Any]]:
+        return {}
+
+    def _make_table(self, size: int) -> NDArray[Any]:
+        wide = size > 1 or _WIDTH / max(self._mean_bits, 1e-9) > _FEW
+        width = max(self.longest, _WIDTH_64 if wide else _WIDTH)
+        table = np.empty(1 << width, np.uint64 if wide or width > kernels.MAX_WIDTH else np.uint32)
+        most = max((6 if table.itemsize == 8 else 3) // size, 1)
+        kernels.fill_table(self.first_symbols(width), width, size, most, table)
+        return table
+
+    @property
+    @abstractmethod
+    def _mean_bits(self) -> float:
+        """Bits per symbol of a stream that the code fits perfectly."""
 
 
 @dataclass(frozen=True, eq=False)
-class HuffmanLanes(LaneCoder):
+class HuffmanLanes(TableLanes):
     """Codewords, back to back.
 
     Attributes:
@@ -81,100 +185,130 @@ class HuffmanLanes(LaneCoder):
     def least_bits(self) -> int:
         return max(self.code.min_length, 1)
 
-    def encode(self, symbols: Symbols) -> Bytes:
-        symbols, code = as_symbols(symbols, "symbols", "HuffmanLanes.encode"), self.code
-        bits = kernels.codeword_bits(symbols, code.lengths)
-        if bits < 0:
-            expected = "symbols that the code has codewords for"
-            absent = next(int(s) for s in np.unique(symbols) if s >= code.alphabet or not code.lengths[s])
-            raise ParameterError.of("symbols", "HuffmanLanes.encode", expected, absent)
-        out = np.empty(byte_count(bits), np.uint8)
-        kernels.encode_lane(symbols, code.codewords, code.lengths, out)
-        return out
-
-    def decode_lanes(self, data: Bytes, bounds: Bounds, out: Symbols) -> None:
-        if len(out) == 0:
-            return _check_lanes(data, bounds, np.zeros(len(bounds) - 1, np.int64), 0)
-        self._check_fits(out)
-        ends = 8 * bounds[:-1]
-        kernels.decode_lanes(readable(data), ends, self._table, kernels.PEEK_BITS // self.code.max_length, out)
-        _check_lanes(data, bounds, ends - 8 * bounds[:-1], len(out))
-        if len(self.code.ordered) == 1 and data[bounds[0] : bounds[-1]].any():
-            raise FormatError("a one bit where the code's only codeword is a zero bit")
-        return None
-
-    def _check_fits(self, out: Symbols) -> None:
-        if not len(self.code.ordered):
-            raise FormatError(f"{len(out)} symbols are coded in a code without codewords")
-        if (largest := int(self.code.ordered.max())) > np.iinfo(out.dtype).max:
-            raise FormatError(f"the code has symbol {largest}, the largest that can stand here is {np.iinfo(out.dtype).max}")
+    @property
+    def longest(self) -> int:
+        return self.code.max_length
 
     @cached_property
-    def _table(self) -> NDArray[np.uint32]:
-        """By the next max_length bits: symbol << LENGTH_BITS | code length. No entry is empty, as the code is complete."""
-        ordered, width = self.code.ordered, self.code.max_length
-        lengths = self.code.lengths[ordered].astype(np.int64)
-        entries = (ordered << kernels.LENGTH_BITS | lengths).astype(np.uint32)
-        if len(ordered) == 1:
-            return np.repeat(entries, 2)  # the codeword 1 is not in use; `decode_lanes` looks for it afterwards
-        by_codeword = np.repeat(entries, 1 << width - lengths)
-        return by_codeword[reverse_bits(np.arange(1 << width), width)]
+    def largest(self) -> int:
+        return int(self.code.ordered.max(initial=-1))
+
+    @property
+    def lengths(self) -> Bytes:
+        return self.code.lengths
+
+    @cached_property
+    def entries(self) -> NDArray[np.uint32]:
+        return sealed(self.code.codewords << np.uint32(kernels.LENGTH_BITS) | self.code.lengths)
+
+    def first_symbols(self, width: int) -> NDArray[np.uint32]:
+        single = np.zeros(1 << width, np.uint32)
+        kernels.fill_single(self.code.ordered, self.code.lengths, single)
+        if len(self.code.ordered) == 1:
+            single[1::2] = single[0]  # the codeword 1 is not in use; `decode_lanes` looks for it afterwards
+        return single
+
+    @cached_property
+    def _mean_bits(self) -> float:
+        used = self.code.lengths[self.code.ordered].astype(np.float64)
+        return float(used @ np.exp2(-used))
+
+    def _checked(self, symbols: Symbols) -> Symbols:
+        """All symbols have codewords: the code has no gaps below the largest, or they were counted."""
+        lengths = self.code.lengths
+        top = int(symbols.max(initial=0))
+        if len(symbols) and (top >= len(lengths) or not lengths.all()):
+            counts = np.zeros((4, top + 1), np.int64)
+            kernels.count(symbols, counts)
+            used = np.flatnonzero(counts.any(axis=0))
+            absent = [int(s) for s in used if s >= len(lengths) or not lengths[s]]
+            if absent:
+                expected = "symbols that the code has codewords for"
+                raise ParameterError.of("symbols", "HuffmanLanes.encode", expected, absent[0])
+        return symbols
+
+    def decode_lanes(self, data: Bytes, bounds: Bounds, places: Bounds, out: Symbols) -> None:
+        super().decode_lanes(data, bounds, places, out)
+        if len(self.code.ordered) == 1 and any(data[low:high].any() for low, high in bounds.tolist()):
+            raise FormatError("a one bit where the code's only codeword is a zero bit")
 
 
-@dataclass(frozen=True)
-class FixedLanes(LaneCoder):
+@dataclass(frozen=True, eq=False)
+class FixedLanes(TableLanes):
     """Symbols from `base` on, each in `width` bits; with width 0 all symbols are `base` and take no bytes.
 
     Raises:
-        ParameterError: a width outside 0 to 32, or symbols that could exceed 2**32 - 1.
+        ParameterError: a width outside 0 to 20, or symbols that could exceed 2**27 - 1.
     """
 
     width: int
     base: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.width <= MAX_WIDTH:
-            raise ParameterError.of("width", "FixedLanes", f"an int from 0 to {MAX_WIDTH}", self.width)
-        if not 0 <= self.base < 1 << 32:
-            raise ParameterError.of("base", "FixedLanes", "an int from 0 to 2**32 - 1", self.base)
+        if not 0 <= self.width <= MAX_FIXED_WIDTH:
+            raise ParameterError.of("width", "FixedLanes", f"an int from 0 to {MAX_FIXED_WIDTH}", self.width)
+        if not 0 <= self.base <= MAX_SYMBOL >> 1:
+            raise ParameterError.of("base", "FixedLanes", f"an int from 0 to {MAX_SYMBOL >> 1}", self.base)
 
     @property
     def least_bits(self) -> int:
         return self.width
 
-    def encode(self, symbols: Symbols) -> Bytes:
-        symbols = as_symbols(symbols, "symbols", "FixedLanes.encode")
-        if not len(symbols):
-            return np.zeros(0, np.uint8)
+    @property
+    def longest(self) -> int:
+        return self.width
+
+    @property
+    def largest(self) -> int:
+        return self.base + (1 << self.width) - 1
+
+    @property
+    def lengths(self) -> Bytes:
+        return sealed(np.array([self.width], np.uint8))
+
+    @cached_property
+    def entries(self) -> NDArray[np.uint32]:
+        return sealed(np.arange(1 << self.width, dtype=np.uint32) << np.uint32(kernels.LENGTH_BITS) | np.uint32(self.width))
+
+    def first_symbols(self, width: int) -> NDArray[np.uint32]:
+        symbols = np.arange(self.base, self.base + (1 << self.width), dtype=np.uint32)
+        return np.tile(symbols << np.uint32(kernels.LENGTH_BITS) | np.uint32(self.width), 1 << width - self.width)
+
+    @property
+    def _mean_bits(self) -> float:
+        return float(self.width)
+
+    def _checked(self, symbols: Symbols) -> Symbols:
+        if not len(symbols) or (self.largest == np.iinfo(symbols.dtype).max and not self.base):
+            return symbols
         low, top = int(symbols.min()), int(symbols.max())
-        if low < self.base or top - self.base >> self.width:
-            expected = f"from {self.base} to {self.base + (1 << self.width) - 1}"
+        if low < self.base or top > self.largest:
+            expected = f"from {self.base} to {self.largest}"
             raise ParameterError.of("symbols", "FixedLanes.encode", expected, f"{low} to {top}")
-        return pack_bits(symbols - symbols.dtype.type(self.base), self.width)
+        return sealed(symbols - symbols.dtype.type(self.base)) if self.base else symbols
 
-    def decode(self, data: Bytes, start: int, end: int, out: Symbols) -> None:
-        values = unpack_bits(data[start:end], self.width, len(out), symbol_dtype(1 << self.width))
-        largest = self.base + int(values.max(initial=0))
-        if len(out) and largest > np.iinfo(out.dtype).max:
-            raise FormatError(f"symbol {largest}, the largest that can stand here is {np.iinfo(out.dtype).max}")
-        np.add(values, out.dtype.type(self.base), out=out, casting="unsafe")
-
-    def decode_lanes(self, data: Bytes, bounds: Bounds, out: Symbols) -> None:
-        lanes = len(bounds) - 1
-        stops = np.cumsum(lane_counts(len(out), lanes)).tolist()
-        for lane, (low, high) in enumerate(zip([0, *stops], stops, strict=False)):
-            try:
-                self.decode(data, int(bounds[lane]), int(bounds[lane + 1]), out[low:high])
-            except FormatError as error:
-                raise FormatError(f"lane {lane}: {error}") from None
+    def decode_lanes(self, data: Bytes, bounds: Bounds, places: Bounds, out: Symbols) -> None:
+        """As fields can hold symbols that the code's user has no use for, those are refused only where they occur."""
+        most = np.iinfo(out.dtype).max
+        if self.largest <= most or not len(bounds):
+            return super().decode_lanes(data, bounds, places, out)
+        wide = np.empty(len(out), np.uint32)
+        super().decode_lanes(data, bounds, places, wide)
+        found = wide[places[0, 0] : places[-1, 1]]
+        if (top := int(found.max(initial=0))) > most:
+            raise FormatError(f"symbol {top}, the largest that can stand here is {most}")
+        out[places[0, 0] : places[-1, 1]] = found
+        return None
 
 
-def _check_lanes(data: Bytes, bounds: Bounds, bits: NDArray[np.int64], count: int) -> None:
+def _check_lanes(data: Bytes, bounds: Bounds, places: Bounds, bits: NDArray[np.int64]) -> None:
     """Each lane must end within its last byte, `bits` after its beginning, and zeros must follow."""
-    lanes = len(bounds) - 1
-    counts = lane_counts(count, lanes).tolist()
-    for lane, (start, end) in enumerate(zip(bounds.tolist(), bounds[1:].tolist(), strict=False)):
+    sizes = bounds[:, 1] - bounds[:, 0]
+    ends = data[np.maximum(bounds[:, 1] - 1, 0)] if len(data) else np.zeros(len(bounds), np.uint8)
+    wrong = ((bits + 7) >> 3 != sizes) | ((bits & 7 != 0) & (ends >> (bits & 7).astype(np.uint8) != 0))
+    for lane in np.flatnonzero(wrong)[:1].tolist():
+        start, end = bounds[lane].tolist()
         try:
-            check_length(data[start:end], int(bits[lane]), counts[lane])
+            check_length(data[start:end], int(bits[lane]), int(places[lane, 1] - places[lane, 0]))
         except FormatError as error:
             raise FormatError(f"lane {lane}: {error}") from None

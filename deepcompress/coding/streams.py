@@ -9,16 +9,18 @@ With n symbols in a chunk and s = ceil(n / L), lane j holds symbols j s to min((
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from deepcompress.coding import pool
 from deepcompress.coding.bits import Bytes, Symbols, sealed
-from deepcompress.coding.lanes import FixedLanes, HuffmanLanes, LaneCoder, lane_counts
+from deepcompress.coding.lanes import FixedLanes, HuffmanLanes, LaneCoder
 from deepcompress.errors import FormatError, ParameterError
 
-__all__ = ["FixedLanes", "Geometry", "HuffmanLanes", "LaneCoder", "decode_stream", "encode_stream"]
+__all__ = ["FixedLanes", "Geometry", "HuffmanLanes", "LaneCoder", "Stream", "decode_stream", "encode_stream", "open_stream"]
 
 LANES = (1, 2, 4, 8, 16, 32)
 MAX_CHUNK_LOG2 = 31
@@ -58,11 +60,11 @@ class Geometry(NamedTuple):
 
 
 def encode_stream(symbols: Symbols, coder: LaneCoder, lanes: int, counts: Counts, *, counts_known: bool) -> Bytes:
-    """Encode symbols as one section.
+    """Encode symbols as one section; its chunks are shared out to the threads.
 
     Args:
         symbols: (n,) integers that `coder` can encode.
-        coder: makes a lane's bytes.
+        coder: makes a chunk's bytes.
         lanes: 1, 2, 4, 8, 16 or 32 per chunk.
         counts: (C,) symbols per chunk, C >= 1, n in all.
         counts_known: a reader knows `counts` from elsewhere, so that they are not written.
@@ -78,24 +80,96 @@ def encode_stream(symbols: Symbols, coder: LaneCoder, lanes: int, counts: Counts
     if not len(counts) or counts.min() < 0 or int(counts.sum()) != len(symbols):
         raise ParameterError.of("counts", "encode_stream", f"one or more that sum to {len(symbols)}", counts.tolist()[:8])
     stops = np.cumsum(counts)
-    chunks = [
-        _encode_chunk(symbols[start:stop], coder, lanes)
-        for start, stop in zip((stops - counts).tolist(), stops.tolist(), strict=True)
-    ]
+
+    def encode(first: int, last: int) -> tuple[Bytes, Counts]:
+        run = symbols[stops[first] - counts[first] : stops[last - 1]]
+        return coder.encode_chunks(run, counts[first:last], lanes)
+
+    parts = pool.share(len(counts), encode)
     tables = []
     if len(counts) > 1:
-        tables.append(_to_u32([len(chunk) for chunk in chunks], "bytes"))
+        tables.append(_to_u32(np.concatenate([sizes for _, sizes in parts]), "bytes"))
         if not counts_known:
-            tables.append(_to_u32(counts.tolist(), "symbols"))
-    return np.concatenate([*tables, *chunks])
+            tables.append(_to_u32(counts, "symbols"))
+    return np.concatenate([*tables, *(data for data, _ in parts)])
 
 
-def _encode_chunk(symbols: Symbols, coder: LaneCoder, lanes: int) -> Bytes:
-    if not len(symbols):
-        return np.zeros(0, np.uint8)
-    stops = np.cumsum(lane_counts(len(symbols), lanes)).tolist()
-    parts = [coder.encode(symbols[start:stop]) for start, stop in zip([0, *stops], stops, strict=False)]
-    return np.concatenate([_to_u32([len(part) for part in parts[:-1]], "bytes"), *parts])
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A section whose lengths and counts are all checked, ready to be decoded chunk by chunk.
+
+    Attributes:
+        section: the section's bytes.
+        coder: reads its lanes.
+        lanes: per chunk.
+        counts: (C,) symbols of each chunk.
+        bounds: (lanes of all chunks that hold symbols, 2) bytes of each lane.
+        places: (as many, 2) symbols of each lane.
+        rows: (C + 1,) which of the lanes are a chunk's.
+    """
+
+    section: Bytes
+    coder: LaneCoder
+    lanes: int
+    counts: Counts
+    bounds: Counts
+    places: Counts
+    rows: Counts
+
+    def decode(self, first: int, last: int, out: Symbols) -> None:
+        """Decode the chunks [first, last) to the beginning of `out`, uint8, uint16 or uint32.
+
+        Raises:
+            FormatError: naming chunk and lane that do not hold exactly their symbols.
+        """
+        try:
+            self._decode(first, last, out)
+        except FormatError:
+            if len(self.counts) == 1:
+                raise
+            for chunk in range(first, last):
+                self._decode_alone(chunk, out)
+            raise
+
+    def _decode(self, first: int, last: int, out: Symbols) -> None:
+        low, high = self.rows[first], self.rows[last]
+        if low < high:
+            places = self.places[low:high] - self.places[low, 0]
+            self.coder.decode_lanes(self.section, self.bounds[low:high], places, out[: places[-1, 1]])
+
+    def _decode_alone(self, chunk: int, out: Symbols) -> None:
+        try:
+            self._decode(chunk, chunk + 1, out)
+        except FormatError as error:
+            raise FormatError(f"chunk {chunk}, {error}") from None
+
+
+def open_stream(section: Bytes, coder: LaneCoder, lanes: int, *, counts: Counts | None, chunks: int, total: int) -> Stream:
+    """Check all that a section says about lengths and counts; no memory is taken for symbols.
+
+    Args:
+        section: the section's bytes.
+        coder: reads a lane's bytes.
+        lanes: per chunk.
+        counts: (chunks,) symbols per chunk where they are known, else None.
+        chunks: C >= 1.
+        total: symbols in all. Only a coder that spends no bits on a symbol lets it exceed 8 x the section's bytes.
+
+    Raises:
+        FormatError: the lengths and counts do not fit together.
+    """
+    section = sealed(section)
+    lengths, counts, start = _read_tables(section, counts, chunks, total)
+    _check_sizes(lengths, counts, coder, len(section) - start)
+    starts = start + np.cumsum(lengths) - lengths
+    filled = np.flatnonzero(counts)
+    bounds = _lane_bounds(section, starts[filled], lengths[filled], lanes, filled if chunks > 1 else None)
+    stops = np.cumsum(counts)[filled]
+    steps = -(-counts[filled] // lanes)
+    edges = np.minimum((stops - counts[filled])[:, None] + steps[:, None] * np.arange(lanes + 1), stops[:, None])
+    places = np.stack([edges[:, :-1], edges[:, 1:]], axis=2).reshape(-1, 2)
+    rows = lanes * np.concatenate([[0], np.cumsum(counts > 0)])
+    return Stream(section, coder, lanes, counts, bounds, places, rows)
 
 
 def decode_stream(
@@ -108,15 +182,10 @@ def decode_stream(
     total: int,
     out_dtype: DTypeLike,
 ) -> tuple[Symbols, Counts]:
-    """Decode one section; all that is said about lengths and counts is checked before memory is taken for symbols.
+    """Decode one section, its chunks shared out to the threads.
 
     Args:
-        section: the section's bytes.
-        coder: reads a lane's bytes.
-        lanes: per chunk.
-        counts: (chunks,) symbols per chunk where they are known, else None.
-        chunks: C >= 1.
-        total: symbols in all. Only a coder that spends no bits on a symbol lets it exceed 8 x the section's bytes.
+        section, coder, lanes, counts, chunks, total: see `open_stream`.
         out_dtype: uint8, uint16 or uint32; the symbols must fit it.
 
     Returns:
@@ -125,22 +194,11 @@ def decode_stream(
     Raises:
         FormatError: the section is not what `encode_stream` makes of `total` symbols.
     """
-    section = sealed(section)
-    lengths, counts, start = _read_tables(section, counts, chunks, total)
-    _check_sizes(lengths, counts, coder, len(section) - start)
+    stream = open_stream(section, coder, lanes, counts=counts, chunks=chunks, total=total)
     symbols = np.empty(total, out_dtype)
-    stops = np.cumsum(counts)
-    starts = start + np.cumsum(lengths) - lengths
-    for chunk, (low, high, at, size) in enumerate(
-        zip((stops - counts).tolist(), stops.tolist(), starts.tolist(), lengths.tolist(), strict=True)
-    ):
-        if low == high:
-            continue
-        try:
-            coder.decode_lanes(section, _lane_bounds(section, at, at + size, lanes), symbols[low:high])
-        except FormatError as error:
-            raise FormatError(f"chunk {chunk}, {error}" if chunks > 1 else str(error)) from None
-    return symbols, counts
+    stops = np.concatenate([[0], np.cumsum(stream.counts)])
+    pool.share(chunks, lambda first, last: stream.decode(first, last, symbols[stops[first] : stops[last]]))
+    return symbols, stream.counts
 
 
 def _read_tables(section: Bytes, counts: Counts | None, chunks: int, total: int) -> tuple[Counts, Counts, int]:
@@ -169,22 +227,30 @@ def _check_sizes(lengths: Counts, counts: Counts, coder: LaneCoder, size: int) -
         raise FormatError(f"chunk {chunk} has {int(counts[chunk])} symbols in {int(lengths[chunk])} bytes")
 
 
-def _lane_bounds(section: Bytes, start: int, stop: int, lanes: int) -> Counts:
-    """(lanes + 1,) the byte at which each lane begins, and the end of the last one."""
+def _lane_bounds(section: Bytes, starts: Counts, sizes: Counts, lanes: int, chunks: Counts | None) -> Counts:
+    """(C x lanes, 2) the bytes of each lane of chunks of `sizes` bytes; `chunks` are their numbers, for the errors."""
     head = 4 * (lanes - 1)
-    if head > stop - start:
-        raise FormatError(f"{lanes - 1} lane lengths take {head} bytes, there are {stop - start}")
-    lengths = section[start : start + head].view(_U32).astype(np.int64)
-    bounds = np.concatenate([[0], np.cumsum(lengths)]) + start + head
-    if bounds[-1] > stop:
-        raise FormatError(f"lane lengths sum to {int(lengths.sum())}, there are {stop - start - head} bytes for lanes")
-    return np.append(bounds, stop)
+    for row in np.flatnonzero(sizes < head)[:1].tolist():
+        raise _in_chunk(chunks, row, f"{lanes - 1} lane lengths take {head} bytes, there are {int(sizes[row])}")
+    places = starts[:, None] + np.arange(head)
+    table = section[places].view(_U32).astype(np.int64).reshape(len(starts), lanes - 1)
+    inner = np.cumsum(table, axis=1)
+    room = sizes - head
+    for row in np.flatnonzero(inner[:, -1] > room)[:1].tolist() if lanes > 1 else []:
+        problem = f"lane lengths sum to {int(inner[row, -1])}, there are {int(room[row])} bytes for lanes"
+        raise _in_chunk(chunks, row, problem)
+    edges = np.concatenate([np.zeros((len(starts), 1), np.int64), inner, room[:, None]], axis=1) + (starts + head)[:, None]
+    return np.stack([edges[:, :-1], edges[:, 1:]], axis=2).reshape(-1, 2)
 
 
-def _to_u32(values: list[int], what: str) -> Bytes:
-    if max(values, default=0) > _MAX_BYTES:
-        raise ParameterError.of("counts", "encode_stream", f"small enough for chunks below 2**32 {what}", max(values))
-    return np.array(values, _U32).view(np.uint8)
+def _in_chunk(chunks: Counts | None, row: int, problem: str) -> FormatError:
+    return FormatError(problem if chunks is None else f"chunk {int(chunks[row])}, {problem}")
+
+
+def _to_u32(values: Counts, what: str) -> Bytes:
+    if int(values.max(initial=0)) > _MAX_BYTES:
+        raise ParameterError.of("counts", "encode_stream", f"small enough for chunks below 2**32 {what}", int(values.max()))
+    return values.astype(_U32).view(np.uint8)
 
 
 def _check_lanes(lanes: int, owner: str) -> None:

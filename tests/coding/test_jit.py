@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from deepcompress.coding.jit import jit
+from deepcompress.version import __version__
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -37,17 +38,21 @@ import numpy as np
 from deepcompress.coding import bits, kernels
 from deepcompress.coding.gaps import decode_gaps
 from deepcompress.coding.huffman import HuffmanCode
-from deepcompress.coding.streams import FixedLanes, HuffmanLanes, decode_stream
+from deepcompress.coding.jit import CHECKED
+from deepcompress.coding.streams import FixedLanes, HuffmanLanes, decode_stream, encode_stream
 from deepcompress.errors import FormatError
 rng = np.random.default_rng(1)
-code = HuffmanLanes(HuffmanCode.from_lengths([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 11]))
+skewed = HuffmanLanes(HuffmanCode.from_lengths([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 11]))
+even = HuffmanLanes(HuffmanCode.from_lengths([4] * 16))
+deep = HuffmanLanes(HuffmanCode.from_lengths([*range(1, 18), 17]))
 refused = 0
 for _ in range(3000):
     size, lanes, chunks = int(rng.integers(0, 60)), 1 << int(rng.integers(0, 3)), int(rng.integers(1, 3))
     data = rng.integers(0, 3, size).astype(np.uint8) * rng.integers(0, 128, size).astype(np.uint8)
-    coder = code if rng.random() < 0.7 else FixedLanes(int(rng.integers(0, 9)), 0)
+    coder = (skewed, even, deep, FixedLanes(int(rng.integers(0, 9)), 0))[int(rng.integers(0, 4))]
+    dtype = (np.uint8, np.uint16, np.uint32)[int(rng.integers(0, 3))]
     try:
-        decode_stream(data, coder, lanes, counts=None, chunks=chunks, total=int(rng.integers(0, 90)), out_dtype=np.uint8)
+        decode_stream(data, coder, lanes, counts=None, chunks=chunks, total=int(rng.integers(0, 90)), out_dtype=dtype)
     except FormatError:
         refused += 1
     counts = rng.integers(0, 4, (2, 4))
@@ -55,28 +60,53 @@ for _ in range(3000):
         decode_gaps(rng.integers(0, 4, counts[0].sum()).astype(np.uint8), *counts, 30, 2, 3)
     except FormatError:
         refused += 1
-    padded = bits.readable(data)
-    kernels.decode_lanes(padded, rng.integers(-(2**62), 2**62, 2), code._table, 5, np.empty(30, np.uint8))
-print(refused > 1000)
+    out, rows = np.empty(200, np.uint8), rng.integers(0, 2**62, (4, 4)).astype(np.uint64)
+    rows[:, 1] = rng.integers(0, 8 * max(size, 8) + 1, 4)
+    rows[:, 2:] = 4 * np.sort(rng.integers(0, 51, (4, 2)), axis=1)
+    for coder in (skewed, even, deep):
+        for width in (1, 2, 4):
+            looks = kernels.TURN if coder is not deep else kernels.WIDE
+            kernels.decode_lanes(bits.readable(data), rows.copy(), coder._table(width), coder.lengths, looks, width, out)
+for size in (40_000, 40_003):
+    symbols = rng.integers(0, 12, size).astype(np.uint8)
+    for coder, lanes in ((skewed, 4), (even, 32), (FixedLanes(4), 1)):
+        section = encode_stream(symbols, coder, lanes, np.array([size - 7, 7]), counts_known=True)
+        counts = np.array([size - 7, 7])
+        found = decode_stream(section, coder, lanes, counts=counts, chunks=2, total=size, out_dtype=np.uint8)[0]
+        assert np.array_equal(found, symbols)
+        section[rng.integers(16, len(section), 5)] ^= 255
+        try:
+            decode_stream(section, coder, lanes, counts=counts, chunks=2, total=size, out_dtype=np.uint8)
+        except FormatError:
+            refused += 1
+print(refused > 1000, CHECKED)
 """
 
 
-def run(code: str, **environment: str) -> str:
+def ran(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **environment}
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return done
+
+
+def run(code: str, **environment: str) -> str:
+    return ran(code, **environment).stdout.strip()
 
 
 def test_no_folder_to_keep_compiled_code_in() -> None:
-    environment = {"NUMBA_CACHE_DIR": "/dev/null/nowhere", "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
-    assert run(PACK, **environment) == "[49]"
+    assert run(PACK, DEEPCOMPRESS_CACHE_DIR="/dev/null/nowhere") == "[49]"
 
 
 def test_the_users_folder_is_used(tmp_path: Path) -> None:
-    assert run(PACK, NUMBA_CACHE_DIR=str(tmp_path)) == "[49]"
-    assert list(tmp_path.rglob("*.nbi"))
+    assert run(PACK, DEEPCOMPRESS_CACHE_DIR=str(tmp_path)) == "[49]"
+    assert list((tmp_path / __version__).rglob("*.nbi"))
+
+
+def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
+    told = [ran(PACK, DEEPCOMPRESS_CACHE_DIR=str(tmp_path)).stderr for _ in range(2)]
+    assert told == [f"deepcompress: compiling its kernels, once for version {__version__}; this takes some seconds\n", ""]
 
 
 def test_a_full_disk_does_not_stop_a_call() -> None:
@@ -98,5 +128,5 @@ def test_importing_compiles_nothing() -> None:
 
 @pytest.mark.timeout(120)
 def test_noise_stays_inside_the_arrays(tmp_path: Path) -> None:
-    """numba's own bounds checks, which are off otherwise, find nothing."""
-    assert run(NOISE, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path)) == "True"
+    """Bounds checks, which are off otherwise, find nothing; raw memory accesses are array accesses then."""
+    assert run(NOISE, DEEPCOMPRESS_CHECKED="1", DEEPCOMPRESS_CACHE_DIR=str(tmp_path)) == "True True"
