@@ -1,6 +1,7 @@
 """Positions of the nonzeros as the gaps between them, each at most so long; a longer one takes escapes.
 
     weights   0 0 5 0 0 0 0 7 1      gap_bits = 2, escape = 3
+    gaps          2         4 0      zeros before each nonzero
     symbols       2       3 1 0      2 zeros, nonzero; 3 zeros; 1 zero, nonzero; 0 zeros, nonzero
 
 Each chunk of 2**chunk_log2 weights starts anew, and nothing is written behind its last nonzero.
@@ -11,50 +12,99 @@ Source: Han, Mao, Dally. Deep Compression. ICLR 2016, sec. 2 (where a zero-value
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcompress.coding import pool
 from deepcompress.coding.bits import Symbols, as_symbols, sealed, symbol_dtype
+from deepcompress.coding.entropy import entropy
 from deepcompress.coding.jit import jit
 from deepcompress.errors import FormatError, ParameterError
 
 MAX_GAP_BITS = 16
 MAX_CHUNK_LOG2 = 31
-_TOO_FAR, _ESCAPE_LAST, _MISCOUNTED = 1, 2, 3
+_COUNTED = 1 << 13  # gaps below are counted in a table that stays in the level-1 and level-2 caches
+_TRIED = 3  # choices of gap_bits whose cost is counted, after all have been ranked by entropy
+_TOO_FAR, _ESCAPE_LAST, _MISCOUNTED, _NOT_A_VALUE = 1, 2, 3, 4
 
 Positions = NDArray[np.int64]
 Counts = NDArray[np.int64]
 
 
-def encode_gaps(positions: Positions, numel: int, gap_bits: int, chunk_log2: int) -> tuple[Symbols, Counts, Counts]:
-    """Gaps that lead to the nonzeros of `numel` weights.
+@dataclass(frozen=True, eq=False)
+class Nonzeros:
+    """The nonzeros of a run of weights, chunk by chunk.
+
+    Attributes:
+        gaps: (n,) uint32, zeros before each: since the one before it, or since the start of its chunk.
+        kept: (n,) the nonzeros themselves, in the weights' type.
+        counts: (C,) how many each chunk has, C = max(1, ceil(weights / 2**chunk_log2)).
+    """
+
+    gaps: NDArray[np.uint32]
+    kept: Symbols
+    counts: Counts
+
+
+def find_nonzeros(symbols: Symbols, chunk_log2: int) -> Nonzeros:
+    """Take a dense run of symbols apart; chunks are shared out to the threads.
 
     Args:
-        positions: (n,) integers, ascending and distinct, in [0, numel).
-        numel: weights, zeros included.
-        gap_bits: 1 to 16; symbols are below 2**gap_bits, of which the last one is the escape.
+        symbols: (numel,) uint8, uint16 or uint32, zero where a weight is pruned.
         chunk_log2: 0 to 31; a chunk has 2**chunk_log2 weights.
-
-    Returns:
-        Symbols (m,) in the smallest unsigned type; symbols per chunk (C,) and nonzeros per chunk (C,), int64, C = max(1,
-        ceil(numel / 2**chunk_log2)).
 
     Raises:
         ParameterError: an argument is anything else.
     """
-    _check_cut(numel, gap_bits, chunk_log2, "encode_gaps")
-    positions = _checked_positions(positions, numel, "encode_gaps")
-    gaps = _gaps(positions, chunk_log2)
+    _check_cut(len(symbols), 1, chunk_log2, "find_nonzeros")
+    symbols = as_symbols(symbols, "symbols", "find_nonzeros")
+    size = 1 << chunk_log2
+    chunks = max(-(-len(symbols) >> chunk_log2), 1)
+    counts = np.zeros(chunks, np.int64)
+    pool.share(chunks, lambda first, last: _count_nonzeros(symbols[first * size : last * size], size, counts[first:last]))
+    stops = np.cumsum(counts)
+    gaps, kept = np.empty(stops[-1] + chunks, np.uint32), np.empty(stops[-1] + chunks, symbols.dtype)
+
+    def split(first: int, last: int) -> None:
+        start, stop = (int(stops[first] - counts[first]) + first, int(stops[last - 1]) + last)
+        _split(symbols[first * size : last * size], size, gaps[start:stop], kept[start:stop])
+
+    pool.share(chunks, split)
+    if chunks == 1:
+        return Nonzeros(gaps[:-1], kept[:-1], counts)
+    places = np.ones(len(gaps), np.bool_)
+    places[stops + np.arange(chunks)] = False  # each chunk has a place to spare behind it
+    return Nonzeros(gaps[places], kept[places], counts)
+
+
+def encode_gaps(gaps: NDArray[np.uint32], counts: Counts, gap_bits: int) -> tuple[Symbols, Counts]:
+    """Gaps as symbols below 2**gap_bits, the last of which is the escape.
+
+    Args:
+        gaps: (n,) uint32.
+        counts: (C,) gaps in each chunk, n in all.
+        gap_bits: 1 to 16.
+
+    Returns:
+        Symbols (m,) in the smallest unsigned type, and how many of them each chunk has, (C,) int64.
+
+    Raises:
+        ParameterError: gap_bits out of range.
+    """
+    _check_cut(0, gap_bits, 0, "encode_gaps")
     escape = (1 << gap_bits) - 1
-    ends = np.cumsum(gaps // escape + 1)
-    symbols = np.full(ends[-1] if len(ends) else 0, escape, symbol_dtype(escape + 1))
-    symbols[ends - 1] = gaps % escape
-    limits = np.searchsorted(positions, _chunk_starts(numel, chunk_log2)[1:])
-    stops = np.append(limits, len(gaps))
-    ends = np.concatenate([[0], ends])
-    return symbols, np.diff(ends[stops], prepend=0), np.diff(stops, prepend=0)
+    longest = int(gaps.max(initial=0))
+    dtype = symbol_dtype(escape + 1)
+    if longest < escape:
+        return gaps.astype(dtype), counts
+    ends = np.cumsum(gaps // np.uint32(escape) + np.uint32(1), dtype=np.int64)
+    symbols = np.full(ends[-1], escape, dtype)
+    symbols[ends - 1] = gaps % np.uint32(escape)
+    stops = np.concatenate([[0], ends])[np.cumsum(counts)]
+    return symbols, np.diff(stops, prepend=0)
 
 
 def decode_gaps(
@@ -65,7 +115,7 @@ def decode_gaps(
     gap_bits: int,
     chunk_log2: int,
 ) -> Positions:
-    """The positions (n,) int64, ascending, that `encode_gaps` was given.
+    """Flat positions of the nonzeros, (n,) int64, ascending.
 
     Raises:
         ParameterError: numel, gap_bits or chunk_log2 out of range.
@@ -83,31 +133,62 @@ def decode_gaps(
     if (found := int(counts[1].sum())) != nonzeros:
         raise FormatError(f"nonzero counts sum to {found}, the gaps lead to {nonzeros} nonzeros")
     positions = np.empty(nonzeros, np.int64)
-    kept = gap_symbols.astype(symbol_dtype(escape + 1), copy=False)
-    chunk, error = _walk(sealed(kept), counts, escape, numel, chunk_log2, positions)
-    if error == _TOO_FAR:
-        raise FormatError(f"chunk {chunk}: a gap runs past its {min(numel - (chunk << chunk_log2), 1 << chunk_log2)} weights")
-    if error == _ESCAPE_LAST:
-        raise FormatError(f"chunk {chunk}: its last gap is an escape, which leads to no nonzero")
-    if error == _MISCOUNTED:
-        raise FormatError(f"chunk {chunk}: its gaps do not lead to {counts[1, chunk]} nonzeros")
+    kept = sealed(gap_symbols.astype(symbol_dtype(escape + 1), copy=False))
+    check_walk(_walk(kept, counts, escape, numel, chunk_log2, positions), 0, counts, numel, chunk_log2)
     return positions
 
 
-def best_gap_bits(
-    positions: Positions,
-    numel: int,
+def scatter(
+    gap_symbols: Symbols,
+    symbols: Symbols,
+    counts: Counts,
+    table: NDArray[Any],
+    gap_bits: int,
     chunk_log2: int,
-    cost: Callable[[Counts], int],
-    choices: Iterable[int] = range(2, 13),
-) -> int:
-    """The choice of gap_bits that costs least; of equals, the first.
+    dense: NDArray[Any],
+) -> tuple[int, int]:
+    """Write table[symbol] to where the gaps lead, in `dense`, whose first element is the first chunk's.
 
     Args:
-        positions: as for `encode_gaps`.
-        numel: weights, zeros included.
+        gap_symbols, symbols: those of the chunks, back to back.
+        counts: (2, C) gap symbols and symbols of each chunk, none negative; their sums are the lengths above.
+        table: by symbol, the value to write; no symbol may be 0, or beyond it.
+        gap_bits: 1 to 16.
         chunk_log2: 0 to 31.
-        cost: bits of symbols that occur `counts[s]` times, (largest symbol + 1,) int64.
+        dense: the chunks' elements, in the type of `table`.
+
+    Returns:
+        (chunk, what is wrong with it), for `check_walk`.
+    """
+    found: tuple[int, int] = _scatter(
+        sealed(gap_symbols), sealed(symbols), sealed(counts), sealed(table), (1 << gap_bits) - 1, chunk_log2, dense
+    )
+    return found
+
+
+def check_walk(outcome: tuple[int, int], first: int, counts: Counts, numel: int, chunk_log2: int) -> None:
+    """Raise the FormatError that a walk over the gaps of chunks from `first` on ended with, if any."""
+    chunk, error = outcome
+    at = first + chunk
+    if error == _TOO_FAR:
+        raise FormatError(f"chunk {at}: a gap runs past its {min(numel - (at << chunk_log2), 1 << chunk_log2)} weights")
+    if error == _ESCAPE_LAST:
+        raise FormatError(f"chunk {at}: its last gap is an escape, which leads to no nonzero")
+    if error == _MISCOUNTED:
+        raise FormatError(f"chunk {at}: its gaps do not lead to {counts[1, chunk]} nonzeros")
+    if error == _NOT_A_VALUE:
+        raise FormatError(f"chunk {at}: a nonzero has the zero symbol, or one that stands for nothing")
+
+
+def best_gap_bits(
+    gaps: NDArray[np.uint32], cost: Callable[[Counts], int], choices: Iterable[int] = range(2, 13)
+) -> tuple[int, Counts]:
+    """The choice of gap_bits that costs least, of equals the first, and how often each of its symbols occurs.
+
+    Args:
+        gaps: as for `encode_gaps`.
+        cost: bits of symbols that occur `counts[s]` times, (largest symbol + 1,) int64. Asked of the few choices whose
+            entropy is least.
         choices: values of gap_bits, 1 to 16.
 
     Raises:
@@ -117,13 +198,27 @@ def best_gap_bits(
     if not choices:
         raise ParameterError.of("choices", "best_gap_bits", "one number of bits or more", choices)
     for gap_bits in choices:
-        _check_cut(numel, gap_bits, chunk_log2, "best_gap_bits")
-    positions = _checked_positions(positions, numel, "best_gap_bits")
-    gaps, times = np.unique(_gaps(positions, chunk_log2), return_counts=True)
-    return min(choices, key=lambda gap_bits: cost(_symbol_counts(gaps, times.astype(np.int64), gap_bits)))
+        _check_cut(0, gap_bits, 0, "best_gap_bits")
+    distinct, times = _count_gaps(gaps)
+    counts = {gap_bits: _symbol_counts(distinct, times, gap_bits) for gap_bits in choices}
+    floors = {gap_bits: entropy(found) * float(found.sum()) for gap_bits, found in counts.items()}
+    tried = sorted(sorted(choices, key=floors.__getitem__)[:_TRIED])
+    best = min(tried, key=lambda gap_bits: cost(counts[gap_bits]))
+    return best, counts[best]
 
 
-def _symbol_counts(gaps: Positions, times: Counts, gap_bits: int) -> Counts:
+def _count_gaps(gaps: NDArray[np.uint32]) -> tuple[Counts, Counts]:
+    """The distinct gaps, and how often each occurs."""
+    few = np.zeros(_COUNTED + 1, np.int64)
+    _count_capped(gaps, few)
+    distinct = np.flatnonzero(few[:-1])
+    if not few[-1]:
+        return distinct, few[distinct]
+    long, times = np.unique(gaps[gaps >= _COUNTED], return_counts=True)
+    return np.concatenate([distinct, long.astype(np.int64)]), np.concatenate([few[distinct], times.astype(np.int64)])
+
+
+def _symbol_counts(gaps: Counts, times: Counts, gap_bits: int) -> Counts:
     """How often each symbol occurs where each of `gaps` does `times`."""
     escape = (1 << gap_bits) - 1
     counts = np.zeros(escape + 1, np.int64)
@@ -132,26 +227,38 @@ def _symbol_counts(gaps: Positions, times: Counts, gap_bits: int) -> Counts:
     return counts[: int(np.flatnonzero(counts)[-1]) + 1] if len(gaps) else counts[:1]
 
 
-def _gaps(positions: Positions, chunk_log2: int) -> Positions:
-    """Zeros before each nonzero: since the one before it, or since the start of its chunk."""
-    gaps = positions - (positions >> chunk_log2 << chunk_log2)
-    gaps[1:] = np.minimum(gaps[1:], np.diff(positions) - 1)
-    return gaps
+@jit
+def _count_nonzeros(symbols: Symbols, size: int, counts: Counts) -> None:
+    for chunk in range(len(counts)):
+        total = 0
+        for symbol in symbols[chunk * size : (chunk + 1) * size]:
+            total += symbol != 0
+        counts[chunk] = total
 
 
-def _checked_positions(positions: Any, numel: int, owner: str) -> Positions:
-    values = np.asarray(positions)
-    if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
-        got = f"{values.dtype} of shape {values.shape}"
-        raise ParameterError.of("positions", owner, "a one-dimensional array of integers", got)
-    if len(values) and not 0 <= int(values.min()) <= int(values.max()) < numel:
-        got = f"{int(values.min())} to {int(values.max())}"
-        raise ParameterError.of("positions", owner, f"at least 0 and below {numel}", got)
-    unordered = np.flatnonzero(values[1:] <= values[:-1])
-    if len(unordered):
-        pair = values[unordered[0] : unordered[0] + 2].tolist()
-        raise ParameterError.of("positions", owner, "ascending and distinct", pair)
-    return values.astype(np.int64, copy=False)
+@jit
+def _split(symbols: Symbols, size: int, gaps: NDArray[np.uint32], kept: Symbols) -> None:
+    """Gaps and nonzeros; each chunk has one place more than nonzeros.
+
+    Each weight is written as if it were a nonzero, and the place moves on only if it is: a branch would be guessed wrong at
+    every other nonzero.
+    """
+    at = np.uint64(0)
+    for start in range(0, len(symbols), size):
+        next_gap = np.uint32(0)
+        for i in range(start, min(start + size, len(symbols))):
+            nonzero = symbols[i] != 0
+            gaps[at] = next_gap
+            kept[at] = symbols[i]
+            at += np.uint64(nonzero)
+            next_gap = np.uint32(0) if nonzero else np.uint32(next_gap + np.uint32(1))
+        at += np.uint64(1)
+
+
+@jit
+def _count_capped(gaps: NDArray[np.uint32], counts: Counts) -> None:
+    for gap in gaps:
+        counts[min(gap, np.uint32(len(counts) - 1))] += 1
 
 
 @jit
@@ -184,8 +291,36 @@ def _walk(symbols: Symbols, counts: Counts, escape: int, numel: int, chunk_log2:
     return 0, 0
 
 
-def _chunk_starts(numel: int, chunk_log2: int) -> Positions:
-    return np.arange(max(-(-numel >> chunk_log2), 1), dtype=np.int64) << chunk_log2
+@jit
+def _scatter(
+    gaps: Symbols, symbols: Symbols, counts: Counts, table: NDArray[Any], escape: int, chunk_log2: int, dense: NDArray[Any]
+) -> tuple[int, int]:
+    """As `_walk`, with table[symbol] written to each position."""
+    at, filled = 0, 0
+    for chunk in range(counts.shape[1]):
+        position: Any = chunk << chunk_log2
+        end = min(position + (1 << chunk_log2), len(dense))
+        stop, last = at + counts[0, chunk], filled + counts[1, chunk]
+        while at < stop:
+            gap = np.int64(gaps[at])
+            at += 1
+            position += gap
+            if position > end or (gap != escape and position >= end):
+                return chunk, _TOO_FAR
+            if gap != escape:
+                if filled >= last:
+                    return chunk, _MISCOUNTED
+                symbol = symbols[filled]
+                if symbol == 0 or symbol >= len(table):
+                    return chunk, _NOT_A_VALUE
+                dense[position] = table[symbol]
+                filled += 1
+                position += 1
+            elif at == stop:
+                return chunk, _ESCAPE_LAST
+        if filled != last:
+            return chunk, _MISCOUNTED
+    return 0, 0
 
 
 def _checked_counts(gap_counts: Any, nonzero_counts: Any, numel: int, chunk_log2: int) -> Counts:

@@ -15,15 +15,26 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from deepcompress.coding import pool
-from deepcompress.coding.bits import Bytes, Symbols, sealed
-from deepcompress.coding.lanes import FixedLanes, HuffmanLanes, LaneCoder
+from deepcompress.coding import kernels, pool
+from deepcompress.coding.bits import Bytes, Symbols, as_symbols, sealed
+from deepcompress.coding.lanes import MAX_SYMBOL, FixedLanes, HuffmanLanes, LaneCoder
 from deepcompress.errors import FormatError, ParameterError
 
-__all__ = ["FixedLanes", "Geometry", "HuffmanLanes", "LaneCoder", "Stream", "decode_stream", "encode_stream", "open_stream"]
+__all__ = [
+    "FixedLanes",
+    "Geometry",
+    "HuffmanLanes",
+    "LaneCoder",
+    "Stream",
+    "count_symbols",
+    "decode_stream",
+    "encode_stream",
+    "open_stream",
+]
 
 LANES = (1, 2, 4, 8, 16, 32)
 MAX_CHUNK_LOG2 = 31
+_COUNTED_AT_ONCE = 1 << 19
 _MAX_BYTES = (1 << 32) - 1
 _U32 = np.dtype("<u4")
 
@@ -57,6 +68,31 @@ class Geometry(NamedTuple):
         if byte >> 5 >= len(LANES):
             raise FormatError(f"geometry {byte:#04x} means 2**{byte >> 5} lanes, there can be {LANES[-1]}")
         return cls(byte & 31, LANES[byte >> 5])
+
+
+def count_symbols(symbols: Symbols, alphabet: int = 0) -> Counts:
+    """How often each symbol occurs, (max(alphabet, largest symbol + 1, 1),) int64; runs are shared out to the threads.
+
+    Args:
+        symbols: (n,) integers from 0 to 2**27 - 1.
+        alphabet: the least length of the result.
+
+    Raises:
+        ParameterError: `symbols` are anything else.
+    """
+    symbols = as_symbols(symbols, "symbols", "count_symbols")
+    top = int(symbols.max(initial=0))
+    if top > MAX_SYMBOL:
+        raise ParameterError.of("symbols", "count_symbols", f"at most {MAX_SYMBOL}", top)
+    size = max(alphabet, top + 1)
+
+    def count(start: int, stop: int) -> Counts:
+        counts = np.zeros((4, size), np.int64)
+        kernels.count(symbols[start:stop], counts)
+        return np.asarray(counts.sum(axis=0))
+
+    total: Counts = np.sum(pool.share(len(symbols), count, _COUNTED_AT_ONCE), axis=0)
+    return total
 
 
 def encode_stream(symbols: Symbols, coder: LaneCoder, lanes: int, counts: Counts, *, counts_known: bool) -> Bytes:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from deepcompress.container import layout
 from deepcompress.container.block import pack_block
@@ -17,7 +20,7 @@ from deepcompress.container.directory import (
 )
 from deepcompress.container.records import TensorRecord
 
-Section = bytes | bytearray | memoryview
+Section = bytes | bytearray | memoryview | NDArray[np.uint8]
 
 
 class Writer:
@@ -35,7 +38,8 @@ class Writer:
     def add(self, record: TensorRecord, sections: Mapping[str, Section]) -> None:
         """Write a tensor's sections, keyed by kind as `record.sections()` names them."""
         for section in record.sections():
-            content = memoryview(sections[section.kind])
+            given: Any = sections[section.kind]
+            content = memoryview(given)
             if len(content) != section.length:
                 raise ValueError(f"{record.name}: {section.kind} has {len(content)} bytes, its record says {section.length}")
             self._write(bytes(section_start(self._offset, section) - self._offset))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcompress.coding import pool
 from deepcompress.coding.bits import symbol_dtype
 from deepcompress.container.layout import numel
 from deepcompress.errors import ModelError
-from deepcompress.tensors.codebook import Codebook
+from deepcompress.tensors.codebook import Codebook, nearest
 from deepcompress.tensors.elements import Array, bfloat16_to_float32, float32_to_bfloat16, numpy_dtype, widen
 
+_AT_ONCE = 1 << 18  # weights whose values and symbols stay in the cache
 _CALCULATED_IN = {"float64": np.float64}  # affine values of every other type are computed in float32
 
 
@@ -73,13 +76,20 @@ class CompressedTensor:
         """
         flat = (bfloat16_to_float32(values) if dtype == "bfloat16" else values).reshape(-1)
         own = np.float32 if dtype == "bfloat16" else flat.dtype
-        centroids = codebook.centroids.astype(own)
-        places = np.searchsorted(centroids, flat).clip(max=max(codebook.k - 1, 0))
-        zero = flat == 0
-        known = centroids[places] == flat if codebook.k else np.zeros(len(flat), np.bool_)
-        if strangers := int(np.count_nonzero(~(known | zero))):
+        table = np.concatenate([np.zeros(1, own), codebook.centroids.astype(own)])
+        symbols = np.zeros(len(flat), symbol_dtype(codebook.k + 1))
+
+        def assign(start: int, stop: int) -> int:
+            """Name the weights [start, stop); how many of them have no name."""
+            part = flat[start:stop]
+            places = nearest(table[1:], part).astype(symbols.dtype, copy=False) + symbols.dtype.type(1)
+            symbols[start:stop] = np.where(part == 0, symbols.dtype.type(0), places)
+            return len(part) - int(np.count_nonzero(table[symbols[start:stop]] == part))
+
+        parts = [range(at, min(at + _AT_ONCE, len(flat))) for at in range(0, len(flat), _AT_ONCE)] if codebook.k else []
+        strangers = sum(pool.run([partial(assign, part.start, part.stop) for part in parts]))
+        if strangers := strangers if codebook.k else int(np.count_nonzero(flat)):
             raise ModelError(f"{strangers} of {len(flat)} weights are neither zero nor one of the {codebook.k} centroids")
-        symbols = np.where(zero, 0, places + 1).astype(symbol_dtype(codebook.k + 1))
         return cls(values.shape, dtype, codebook, symbols)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcompress.coding.gaps import best_gap_bits, encode_gaps
-from deepcompress.coding.streams import Geometry, encode_stream
+from deepcompress.coding.gaps import Nonzeros, best_gap_bits, encode_gaps, find_nonzeros
+from deepcompress.coding.streams import Geometry, count_symbols, encode_stream
 from deepcompress.container import layout
 from deepcompress.container.layout import DTYPE_OF_NAME, NARROWER
 from deepcompress.container.records import Sparse, StreamRecord, TensorRecord
@@ -19,7 +20,9 @@ from deepcompress.tensors.elements import Array
 from deepcompress.tensors.streams import StreamPlan, Tables, choose_geometry, dense_counts
 
 AnyTensor = DenseTensor | CompressedTensor | AffineTensor
-Sections = Mapping[str, bytes]
+Section = bytes | NDArray[np.uint8]
+Sections = Mapping[str, Section]
+Counts = NDArray[np.int64]
 
 _SPARSE_RECORD_BITS = 8 * 10  # what a record grows by for nonzeros, gap bits, escapes and a second stream, about
 
@@ -49,13 +52,10 @@ def encode_tensor(name: str, tensor: AnyTensor, tables: Tables) -> Encoded:
 
 @dataclass(frozen=True)
 class _GapPlan:
-    """Positions of the nonzeros, and the cheapest way to write the gaps between them."""
+    """The nonzeros of a tensor, and the cheapest way to write the gaps between them."""
 
-    positions: NDArray[np.int64]
+    nonzeros: Nonzeros
     gap_bits: int
-    gaps: NDArray[np.unsignedinteger]
-    gap_counts: NDArray[np.int64]
-    nonzero_counts: NDArray[np.int64]
     geometry: Geometry
     stream: StreamPlan
 
@@ -63,40 +63,38 @@ class _GapPlan:
     def bits(self) -> int:
         return self.stream.total + _SPARSE_RECORD_BITS
 
-    def encode(self, tables: Tables) -> tuple[Sparse, bytes]:
+    def encode(self, tables: Tables) -> tuple[Sparse, Section]:
         tables.adopt(self.stream)
-        section = encode_stream(
-            self.gaps, self.stream.coder, self.geometry.lanes, self.gap_counts, counts_known=False
-        ).tobytes()  # fmt: skip
+        gaps, counts = encode_gaps(self.nonzeros.gaps, self.nonzeros.counts, self.gap_bits)
+        section = encode_stream(gaps, self.stream.coder, self.geometry.lanes, counts, counts_known=False)
         record = _stream_record(self.stream, self.geometry, section)
-        return Sparse(len(self.positions), self.gap_bits, len(self.gaps), record), section
+        return Sparse(len(self.nonzeros.gaps), self.gap_bits, len(gaps), record), section
 
 
-def _plan_gaps(positions: NDArray[np.int64], numel: int, tables: Tables) -> _GapPlan:
-    geometry = choose_geometry(numel, len(positions))
-    chunk_log2 = geometry.chunk_log2
-    bits = best_gap_bits(positions, numel, chunk_log2, lambda counts: tables.plan(counts, len(counts)).total)
-    gaps, gap_counts, nonzero_counts = encode_gaps(positions, numel, bits, chunk_log2)
-    plan = tables.plan(np.bincount(gaps, minlength=1), 1 << bits)
-    return _GapPlan(positions, bits, gaps, gap_counts, nonzero_counts, geometry, plan)
+def _plan_gaps(symbols: NDArray[Any], count: int, tables: Tables) -> _GapPlan:
+    """`symbols` are zero where a weight is pruned, and `count` of them are not."""
+    geometry = choose_geometry(len(symbols), count)
+    nonzeros = find_nonzeros(symbols, geometry.chunk_log2)
+    bits, counts = best_gap_bits(nonzeros.gaps, lambda counts: tables.plan(counts, len(counts)).total)
+    return _GapPlan(nonzeros, bits, geometry, tables.plan(counts, 1 << bits))
 
 
 def _encode_shared(name: str, tensor: CompressedTensor, tables: Tables) -> Encoded:
     """Gaps and indices, indices with a zero symbol, or the plain values, whichever takes the fewest bits."""
-    counts = np.bincount(tensor.symbols, minlength=tensor.codebook.k + 1)
+    counts = count_symbols(tensor.symbols, tensor.codebook.k + 1)
     centroids = centroid_elements(tensor.codebook, tensor.stored).tobytes()
     dense = tables.plan(counts, len(counts))
-    gaps = _plan_gaps(np.flatnonzero(tensor.symbols), len(tensor.symbols), tables) if counts[0] else None
+    gaps = _plan_gaps(tensor.symbols, int(counts[1:].sum()), tables) if counts[0] else None
     kept = tables.plan(np.concatenate([[0], counts[1:]]), len(counts)) if gaps else None
     bits = {"dense": dense.total + 8 * len(centroids), "raw": 8 * len(tensor.symbols) * DTYPE_OF_NAME[tensor.dtype].itemsize}
     if gaps and kept:
         bits["gaps"] = gaps.bits + kept.total + 8 * len(centroids)
     best = min(bits, key=lambda kind: bits[kind])
     if best == "raw":
-        return _raw(name, DenseTensor(tensor.to_dense(), tensor.dtype, tensor.dtype))
+        return _encode_dense_values(name, DenseTensor(tensor.to_dense(), tensor.dtype, tensor.dtype), tables)
     base = TensorRecord(name, tensor.dtype, tensor.shape, tensor.stored, layout.MAP_CODEBOOK, tensor.codebook.k)
     if best == "gaps" and gaps:
-        return _sparse_symbols(base, {"codebook": centroids}, tensor.symbols, gaps, tables)
+        return _sparse_symbols(base, {"codebook": centroids}, gaps, counts, tables)
     return _dense_symbols(base, {"codebook": centroids}, tensor.symbols, dense, tables)
 
 
@@ -106,7 +104,7 @@ def _encode_affine(name: str, tensor: AffineTensor, tables: Tables) -> Encoded:
         name, tensor.dtype, tensor.shape, tensor.stored, layout.MAP_AFFINE, len(tensor.scales), axis
     )  # fmt: skip
     parameters = tensor.scales.tobytes() + tensor.offsets.astype("<i4").tobytes()
-    plan = tables.plan(np.bincount(tensor.symbols, minlength=1), layout.MAX_CENTROIDS)
+    plan = tables.plan(count_symbols(tensor.symbols), layout.MAX_CENTROIDS)
     return _dense_symbols(base, {"affine": parameters}, tensor.symbols, plan, tables)
 
 
@@ -114,19 +112,27 @@ def _encode_dense_values(name: str, tensor: DenseTensor, tables: Tables) -> Enco
     """All values as they are, or only those whose bits are not all zero, with gaps, where that is smaller."""
     flat = np.ascontiguousarray(tensor.elements).reshape(-1)
     itemsize = DTYPE_OF_NAME[tensor.stored].itemsize
-    positions = np.flatnonzero(flat.view(np.uint8).reshape(len(flat), itemsize).any(axis=1)) if len(flat) else flat
-    saved = 8 * itemsize * (len(flat) - len(positions))
-    if saved <= _SPARSE_RECORD_BITS + len(positions):
+    kept = _nonzero_bits(flat, itemsize)
+    count = int(np.count_nonzero(kept))
+    saved = 8 * itemsize * (len(flat) - count)
+    if saved <= _SPARSE_RECORD_BITS + count:
         return _raw(name, tensor)
-    gaps = _plan_gaps(positions, len(flat), tables)
+    gaps = _plan_gaps(kept.view(np.uint8), count, tables)
     if gaps.bits >= saved:
         return _raw(name, tensor)
     sparse, section = gaps.encode(tables)
-    values = flat[positions].tobytes()
+    values = np.ascontiguousarray(flat[kept]).view(np.uint8)
     record = TensorRecord(
         name, tensor.dtype, tensor.shape, tensor.stored, sparse=sparse, values=StreamRecord(layout.CODEC_RAW, len(values))
     )  # fmt: skip
     return Encoded(record, {"gaps": section, "values": values})
+
+
+def _nonzero_bits(flat: Array, itemsize: int) -> NDArray[np.bool_]:
+    """Where any bit of an element is set: -0.0 is no zero."""
+    if itemsize <= 8:
+        return np.asarray(flat.view(f"u{itemsize}") != 0)
+    return np.asarray((flat.view(np.uint64).reshape(len(flat), 2) != 0).any(axis=1))
 
 
 def _narrowed(tensor: DenseTensor) -> DenseTensor:
@@ -139,7 +145,7 @@ def _narrowed(tensor: DenseTensor) -> DenseTensor:
 
 
 def _raw(name: str, tensor: DenseTensor) -> Encoded:
-    values = np.ascontiguousarray(tensor.elements).tobytes()
+    values = np.ascontiguousarray(tensor.elements).reshape(-1).view(np.uint8)
     record = TensorRecord(
         name, tensor.dtype, tensor.shape, tensor.stored, values=StreamRecord(layout.CODEC_RAW, len(values))
     )  # fmt: skip
@@ -150,20 +156,20 @@ def _dense_symbols(base: TensorRecord, sections: Sections, symbols: Array, plan:
     tables.adopt(plan)
     geometry = choose_geometry(len(symbols), len(symbols))
     counts = dense_counts(len(symbols), geometry.chunk_log2)
-    section = encode_stream(symbols, plan.coder, geometry.lanes, counts, counts_known=True).tobytes()
+    section = encode_stream(symbols, plan.coder, geometry.lanes, counts, counts_known=True)
     record = replace(base, values=_stream_record(plan, geometry, section))
     return Encoded(record, {**sections, "values": section})
 
 
-def _sparse_symbols(base: TensorRecord, sections: Sections, symbols: Array, gaps: _GapPlan, tables: Tables) -> Encoded:
+def _sparse_symbols(base: TensorRecord, sections: Sections, gaps: _GapPlan, counts: Counts, tables: Tables) -> Encoded:
     sparse, gap_section = gaps.encode(tables)
-    kept = symbols[gaps.positions]
-    plan = tables.plan(np.bincount(kept, minlength=1), base.size + 1)
+    plan = tables.plan(np.concatenate([[0], counts[1:]]), base.size + 1)
     tables.adopt(plan)
-    section = encode_stream(kept, plan.coder, gaps.geometry.lanes, gaps.nonzero_counts, counts_known=False).tobytes()
+    nonzeros = gaps.nonzeros
+    section = encode_stream(nonzeros.kept, plan.coder, gaps.geometry.lanes, nonzeros.counts, counts_known=False)
     record = replace(base, sparse=sparse, values=_stream_record(plan, gaps.geometry, section))
     return Encoded(record, {**sections, "gaps": gap_section, "values": section})
 
 
-def _stream_record(plan: StreamPlan, geometry: Geometry, section: bytes) -> StreamRecord:
+def _stream_record(plan: StreamPlan, geometry: Geometry, section: Section) -> StreamRecord:
     return StreamRecord(plan.codec, len(section), geometry.pack(), plan.parameters)

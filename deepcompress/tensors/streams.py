@@ -22,6 +22,7 @@ Counts = NDArray[np.int64]
 _CHUNK_SYMBOLS = 1 << 18  # enough to keep a thread busy, few enough to share out
 _SINGLE_LANE = 1 << 15  # below so many symbols a second lane is not worth its length field
 _LANES = 4
+_ABSENT = 255  # above every code length
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Tables:
 
     encoding: Encoding
     codes: list[HuffmanCode] = field(default_factory=list)
+    # All tables as rows, absent symbols as _ABSENT; so that all of them are tried on a stream in one step.
+    _rows: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
 
     def plan(self, counts: Counts, alphabet: int) -> StreamPlan:
         """The cheapest coder for symbols below `alphabet` that occur `counts[s]` times; nothing is added to the tables yet."""
@@ -67,16 +70,37 @@ class Tables:
         """Add the plan's table, if it brings a new one."""
         if plan.code is not None and plan.table_bits:
             self.codes.append(plan.code)
+            self._add_row(plan.code)
+
+    def _add_row(self, code: HuffmanCode) -> None:
+        count, width = len(self.codes), max(code.alphabet, self._rows.shape[1])
+        if count > len(self._rows) or width > self._rows.shape[1]:
+            rows = np.full((2 * count, width), _ABSENT, np.uint8)
+            rows[: count - 1, : self._rows.shape[1]] = self._rows[: count - 1]
+            self._rows = rows
+        self._rows[count - 1, : code.alphabet] = np.where(code.lengths, code.lengths, _ABSENT)
 
     def _huffman_plans(self, counts: Counts, alphabet: int) -> list[StreamPlan]:
-        """A code of its own, and each known code that has these symbols and none that cannot stand here."""
+        """A code of its own, and the best known code that has these symbols and none that cannot stand here."""
         own = HuffmanCode.from_counts(counts, self.encoding.max_code_length)
         fits = sum(code.alphabet for code in self.codes) + own.alphabet <= layout.MAX_ALL_ALPHABETS
         plans = [_huffman_plan(own, counts, len(self.codes))] if fits else []
-        for index, code in enumerate(self.codes):
-            if code.covers(counts) and not np.any(code.lengths[alphabet:]):
-                plans.append(_huffman_plan(code, counts, index, known=True))
+        if (known := self._best_known(counts, alphabet)) is not None:
+            plans.append(_huffman_plan(self.codes[known], counts, known, known=True))
         return plans
+
+    def _best_known(self, counts: Counts, alphabet: int) -> int | None:
+        """The known code of fewest bits, of equals the first."""
+        used = np.flatnonzero(counts)
+        if not self.codes or used[-1] >= self._rows.shape[1]:
+            return None
+        rows = self._rows[: len(self.codes)]
+        lengths = rows[:, used]
+        fits = (lengths != _ABSENT).all(axis=1) & (rows[:, alphabet:] == _ABSENT).all(axis=1)
+        if not fits.any():
+            return None
+        bits = lengths.astype(np.int64) @ counts[used]
+        return int(np.where(fits, bits, np.iinfo(np.int64).max).argmin())
 
     @property
     def lengths(self) -> list[Lengths]:
