@@ -1,18 +1,21 @@
 # make demo: compress a small network, start to end. make test: all that CI runs.
+# make bench: time it against its peers; what comes behind BENCH= goes to benchmarks/__main__.py (make bench BENCH='--data FOLDER').
 # Each needs make and Python 3.11 or newer, and nothing else. Another Python: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo
+BENCH ?=
 
 INSTALLED_FROM = setup.cfg pyproject.toml constraints.txt scripts/install
 
-.PHONY: help demo test clean
+.PHONY: help demo test bench clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make demo    train, prune, quantize, encode and reload a small network; results in $(OUT)/'
 	@echo 'make test    ruff, mypy and pytest, as CI runs them'
+	@echo 'make bench   all benchmarks, and one table of their rows; JSON and plots in benchmarks/results/'
 	@echo 'make clean   remove $(VENV)/ and caches'
 
 demo: $(VENV)/.installed-demo
@@ -20,6 +23,9 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-test
 	VENV=$(VENV) scripts/check
+
+bench: $(VENV)/.installed-bench
+	$(VENV)/bin/python benchmarks $(BENCH)
 
 $(VENV)/.installed-demo: $(INSTALLED_FROM)
 	PYTHON=$(PYTHON) scripts/install $(VENV) plots
@@ -29,6 +35,10 @@ $(VENV)/.installed-test: $(INSTALLED_FROM)
 	PYTHON=$(PYTHON) scripts/install $(VENV) vision,plots,test
 	@touch $@
 
+$(VENV)/.installed-bench: $(INSTALLED_FROM)
+	PYTHON=$(PYTHON) scripts/install $(VENV) vision,bench
+	@touch $@
+
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
-	find deepcompress tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find deepcompress tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,6 +23,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -113,17 +114,31 @@ class Bench:
         else:
             work()
 
-    def time(self, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int | None = None, warm: int = 1) -> Pair:
-        """Run both in turns, after `warm` runs of each that do not count."""
+    def time(
+        self,
+        ours: Callable[[], Any],
+        theirs: Callable[..., Any],
+        repeats: int | None = None,
+        warm: int = 1,
+        fresh: Callable[[], Any] | None = None,
+    ) -> Pair:
+        """Run both in turns, after `warm` runs of each that do not count.
+
+        `fresh` makes what each run of theirs is called with, outside the clock: for those that overwrite their input.
+        """
+
+        def given() -> Callable[[], Any]:
+            return theirs if fresh is None else partial(theirs, fresh())
+
         for _ in range(warm):
-            ours(), theirs()
+            ours(), given()()
         pair = Pair([], [])
         found: Any = None
         other: Any = None
         for _ in range(repeats or self.repeats):
             found = other = None  # memory goes back before the clock starts
             found = _clock(ours, pair.ours)
-            other = _clock(theirs, pair.theirs)
+            other = _clock(given(), pair.theirs)
         return Pair(pair.ours, pair.theirs, found, other)
 
     def at_least(
