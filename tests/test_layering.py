@@ -28,7 +28,8 @@ FLOOR = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 # Beside the house: the front door and what it hands to everyone, recipes (data), and the networks of labs and examples.
 BESIDE = {"__init__", "__main__", "version", "vision", "recipes", "models", "nn"}
 TORCH_FREE = ("errors", "coding", "container", "tensors", "cli", "version", "recipes", "__init__", "__main__")
-TORCH_SIDE = {PACKAGE / "tensors" / "loading.py"}  # imported only by functions that have torch modules in hand
+# Imported only by functions that have torch modules, or a device of torch's, in hand.
+TORCH_SIDE = {PACKAGE / "tensors" / f"{name}.py" for name in ("loading", "gpu", "gpu_launch", "gpu_kernels")}
 FOR_LABS = {"models", "nn"}
 
 
