@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", metavar="YAML", help="a pipeline as YAML, instead of the options below")
     parser.add_argument("--prune", metavar="NAME=VALUE", type=_pruning, help=f"prune first: {methods}")
     parser.add_argument("--bits", metavar="N", type=int, help=f"bits of an index, 1 to 16 (default: {BITS})")
-    parser.add_argument("--init", metavar="NAME", help=f"linear, density, random or kmeans++ (default: {INIT})")
+    parser.add_argument("--init", metavar="NAME", help=f"linear, density, random, kmeans++ or optimal (default: {INIT})")
     parser.add_argument("--no-quantize", action="store_true", help="keep the values; only prune and encode")
     parser.add_argument("--float16", action="store_true", help="store what is left dense as float16")
     parser.add_argument("--store-recipe", action="store_true", help="keep the pipeline in the file")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcompress.coding.jit import jit
+from deepcompress.quantize.optimal import optimal
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -57,6 +58,7 @@ INITS: dict[str, Init] = {
     "density": density,
     "random": random,
     "kmeans++": kmeans_plus_plus,
+    "optimal": optimal,
 }
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcompress.coding.jit import jit
+from deepcompress.coding.jit import inline, jit
 from deepcompress.quantize.sums import SortedValues, run_mean
 
 Array = NDArray[Any]
@@ -36,14 +35,24 @@ def _passes(data: SortedValues, centroids: Floats, k: int, max_iter: int) -> Flo
     """All passes without Python between them: one costs k binary searches and k short sums, microseconds."""
     cuts = np.zeros(0, np.int64)
     for _ in range(max_iter):
-        latest, served = _cut(data.values, centroids)
+        latest, served = cut_between(data.values, centroids)
         if len(served) < k:
             latest = _fill(data.values, latest, served, k - len(served))
-        if len(latest) == len(cuts) and (latest == cuts).all():
+        if _are_equal(latest, cuts):
             break
         cuts = latest
-        centroids = _means(data, cuts)
+        centroids = means_of(data, cuts)
     return centroids
+
+
+@inline
+def _are_equal(one: Cuts, other: Cuts) -> bool:
+    if len(one) != len(other):
+        return False
+    for place in range(len(one)):  # noqa: SIM110
+        if one[place] != other[place]:
+            return False
+    return True
 
 
 @jit
@@ -59,7 +68,7 @@ def _first_above(values: Array, limit: float, start: int, end: int) -> int:
 
 
 @jit
-def _cut(values: Array, centroids: Floats) -> tuple[Cuts, Floats]:
+def cut_between(values: Array, centroids: Floats) -> tuple[Cuts, Floats]:
     """Cut sorted values where the next centroid becomes nearer; the cuts, and the centroids of clusters that got something.
 
     A limit is as in `midpoints`; that values are far from overflowing has been seen to.
@@ -80,7 +89,8 @@ def _cut(values: Array, centroids: Floats) -> tuple[Cuts, Floats]:
 
 
 @jit
-def _means(data: SortedValues, cuts: Cuts) -> Floats:
+def means_of(data: SortedValues, cuts: Cuts) -> Floats:
+    """The mean of each run between cuts, (k + 1,) strictly ascending."""
     means = np.empty(len(cuts) - 1)
     for cluster in range(len(means)):
         means[cluster] = run_mean(data, cuts[cluster], cuts[cluster + 1])
@@ -95,37 +105,73 @@ def _fill(values: Array, cuts: Cuts, centroids: Floats, missing: int) -> Cuts:
     there are enough, as there are more distinct values than clusters.
     """
     starts, ends = cuts[:-1].copy(), cuts[1:].copy()
-    heap = _outermost(values, starts, ends, centroids)
-    filled = np.empty(len(cuts) + missing, np.int64)
-    filled[: len(cuts)] = cuts
-    count = len(cuts)
-    while count < len(filled) and len(heap):
-        _, cluster, side = heapq.heappop(heap)
+    distances = _outermost(values, starts, ends, centroids)
+    heap = np.empty(len(distances), np.int64)  # each end is worse served than the two below it, at 2 i + 1 and 2 i + 2
+    for end in range(len(heap) - 1, -1, -1):
+        heap[end] = end
+        _sink(heap, distances, end)
+    count = 0
+    while count < missing and distances[heap[0]] >= 0.0:
+        cluster, is_last = heap[0] // 2, heap[0] % 2
         start, end = starts[cluster], ends[cluster]
         if values[start] == values[end - 1]:
-            continue
-        if side < 0:
-            starts[cluster] = filled[count] = _past_equals(values, start, 1)
+            distances[heap[0]] = -1.0
         else:
-            ends[cluster] = filled[count] = _past_equals(values, end - 1, -1) + 1
-        count += 1
-        next_value = values[starts[cluster]] if side < 0 else values[ends[cluster] - 1]
-        heapq.heappush(heap, (-abs(next_value - centroids[cluster]), cluster, side))
-    filled = filled[:count]
-    filled.sort()
+            if is_last:
+                ends[cluster] = _past_equals(values, end - 1, -1) + 1
+            else:
+                starts[cluster] = _past_equals(values, start, 1)
+            outermost = values[ends[cluster] - 1] if is_last else values[starts[cluster]]
+            distances[heap[0]] = abs(outermost - centroids[cluster])
+            count += 1
+        _sink(heap, distances, 0)
+    return _with_cut_off(values, cuts, starts, ends, len(cuts) + count)
+
+
+@jit
+def _with_cut_off(values: Array, cuts: Cuts, starts: Cuts, ends: Cuts, count: int) -> Cuts:
+    """All cuts, ascending, where each different value outside of starts[i]:ends[i] is a cluster of its own."""
+    filled = np.zeros(count, np.int64)
+    found = 0
+    for cluster in range(len(starts)):
+        for start, end in ((cuts[cluster], starts[cluster]), (ends[cluster] - 1, cuts[cluster + 1] - 1)):
+            for place in range(start + 1, end + 1):
+                if values[place] != values[place - 1]:
+                    found += 1
+                    filled[found] = place
+        found += 1
+        filled[found] = cuts[cluster + 1]
     return filled
 
 
 @jit
-def _outermost(values: Array, starts: Cuts, ends: Cuts, centroids: Floats) -> list[tuple[float, int, int]]:
-    """A heap of (minus the distance to the centroid, cluster, side) of the first and the last value of each cluster."""
-    heap = [(-abs(values[starts[0]] - centroids[0]), 0, -1)]
+def _outermost(values: Array, starts: Cuts, ends: Cuts, centroids: Floats) -> Floats:
+    """Distances from the centroid of the first value of each cluster, at 2 i, and of its last one, at 2 i + 1."""
+    distances = np.empty(2 * len(centroids))
     for cluster in range(len(centroids)):
-        if cluster:
-            heap.append((-abs(values[starts[cluster]] - centroids[cluster]), cluster, -1))
-        heap.append((-abs(values[ends[cluster] - 1] - centroids[cluster]), cluster, 1))
-    heapq.heapify(heap)
-    return heap
+        distances[2 * cluster] = abs(values[starts[cluster]] - centroids[cluster])
+        distances[2 * cluster + 1] = abs(values[ends[cluster] - 1] - centroids[cluster])
+    return distances
+
+
+@jit
+def _sink(heap: Cuts, distances: Floats, top: int) -> None:
+    """Let an end sink below the ones that are worse served or, being served as badly, stand further left."""
+    sinking = heap[top]
+    while 2 * top + 1 < len(heap):
+        below = 2 * top + 1
+        if below + 1 < len(heap) and _goes_first(heap[below + 1], heap[below], distances):
+            below += 1
+        if not _goes_first(heap[below], sinking, distances):
+            break
+        heap[top] = heap[below]
+        top = below
+    heap[top] = sinking
+
+
+@jit
+def _goes_first(one: int, other: int, distances: Floats) -> bool:
+    return distances[one] > distances[other] or (distances[one] == distances[other] and one < other)
 
 
 @jit

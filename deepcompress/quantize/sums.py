@@ -103,8 +103,9 @@ def _run_sum(data: SortedValues, start: int, end: int) -> float:
     origin = zero // BLOCK
     first, last = _anchor(zero, start), _anchor(zero, end)
     rest = _residual(values, zero + last * BLOCK, end) - _residual(values, zero + first * BLOCK, start)
-    coarse: float = high[origin + last] - high[origin + first]
-    return coarse + (low[origin + last] - low[origin + first] + rest)
+    coarse = high[origin + last] - high[origin + first]
+    total: float = coarse + (low[origin + last] - low[origin + first] + rest)
+    return total
 
 
 @jit

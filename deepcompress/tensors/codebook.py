@@ -115,7 +115,8 @@ def _search(values: Array, limits: Array, places: NDArray[Any]) -> None:
     steps = np.zeros(256, np.uint32)
     for start in range(0, len(values), 256):
         part, found = values[start : start + 256], places[start : start + 256]
-        steps[:] = 0
+        for place in range(len(part)):
+            steps[place] = 0
         half = np.uint32((len(limits) + 1) // 2)
         while half > 0:
             for place in range(len(part)):

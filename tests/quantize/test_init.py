@@ -36,7 +36,7 @@ def test_seeded_starts_are_distinct_values_and_differ_by_seed(init: str) -> None
 
 
 def test_the_table() -> None:
-    assert set(INITS) == {"linear", "density", "random", "kmeans++"}
+    assert set(INITS) == {"linear", "density", "random", "kmeans++", "optimal"}
 
 
 def test_linear_spans_least_to_greatest() -> None:

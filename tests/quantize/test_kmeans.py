@@ -193,7 +193,7 @@ def test_error_of_nothing() -> None:
         ({"k": True}, r"The 'k' parameter of fit_kmeans must be an integer from 1 to 65536\. Got True instead\."),
         (
             {"init": "uniform"},
-            r"The 'init' parameter of fit_kmeans must be one of 'linear', 'density', 'random', 'kmeans\+\+'\. "
+            r"The 'init' parameter of fit_kmeans must be one of 'linear', 'density', 'random', 'kmeans\+\+', 'optimal'\. "
             r"Got 'uniform' instead\.",
         ),
         ({"max_iter": 0}, r"The 'max_iter' parameter of fit_kmeans must be an integer of at least 1\. Got 0 instead\."),

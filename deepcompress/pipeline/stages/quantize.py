@@ -43,7 +43,7 @@ class KMeansQuantize(Stage):
     Args:
         bits: index width, 1 to 16, of all chosen layers; or name or pattern -> bits, the first match deciding, where layers that
             nothing matches keep their values. Patterns mean what they mean in `include`.
-        init: "linear" (even over [min, max]), "density", "random" or "kmeans++".
+        init: "linear" (even over [min, max]), "density", "random", "kmeans++" or "optimal" (the least squared error there is).
         max_iter: passes of Lloyd's algorithm at most.
         seed: for "random" and "kmeans++".
         codebook: "auto" rounds centroids to float16 where that is exact enough (the squared error grows by 0.1 % at most), or the
