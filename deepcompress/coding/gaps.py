@@ -27,7 +27,9 @@ from deepcompress.errors import FormatError, ParameterError
 MAX_GAP_BITS = 16
 MAX_CHUNK_LOG2 = 31
 _COUNTED = 1 << 13  # gaps below are counted in a table that stays in the level-1 and level-2 caches
-_TRIED = 3  # choices of gap_bits whose cost is counted, after all have been ranked by entropy
+_TRIED = 3  # choices of gap_bits whose cost is counted, after all have been ranked by an estimate
+_ALL_TRIED = 1 << 15  # with fewer gaps all choices are counted: tables weigh most there
+_TABLE_BITS = 2  # of a symbol's code length in a table, about
 _TOO_FAR, _ESCAPE_LAST, _MISCOUNTED, _NOT_A_VALUE = 1, 2, 3, 4
 
 Positions = NDArray[np.int64]
@@ -187,8 +189,8 @@ def best_gap_bits(
 
     Args:
         gaps: as for `encode_gaps`.
-        cost: bits of symbols that occur `counts[s]` times, (largest symbol + 1,) int64. Asked of the few choices whose
-            entropy is least.
+        cost: bits of symbols that occur `counts[s]` times, (largest symbol + 1,) int64. Asked, where there are
+            many gaps, of the few choices that promise most.
         choices: values of gap_bits, 1 to 16.
 
     Raises:
@@ -201,10 +203,16 @@ def best_gap_bits(
         _check_cut(0, gap_bits, 0, "best_gap_bits")
     distinct, times = _count_gaps(gaps)
     counts = {gap_bits: _symbol_counts(distinct, times, gap_bits) for gap_bits in choices}
-    floors = {gap_bits: entropy(found) * float(found.sum()) for gap_bits, found in counts.items()}
-    tried = sorted(sorted(choices, key=floors.__getitem__)[:_TRIED])
+    floors = {gap_bits: _least_bits(found) for gap_bits, found in counts.items()}
+    few = sorted(choices, key=floors.__getitem__)[:_TRIED]
+    tried = [gap_bits for gap_bits in choices if len(gaps) < _ALL_TRIED or gap_bits in few]
     best = min(tried, key=lambda gap_bits: cost(counts[gap_bits]))
     return best, counts[best]
+
+
+def _least_bits(counts: Counts) -> float:
+    """What symbols that occur so often take at least, with a table of their code lengths."""
+    return entropy(counts) * float(counts.sum()) + _TABLE_BITS * int(np.count_nonzero(counts))
 
 
 def _count_gaps(gaps: NDArray[np.uint32]) -> tuple[Counts, Counts]:

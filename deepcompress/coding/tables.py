@@ -24,6 +24,7 @@ from deepcompress.errors import FormatError, ParameterError
 
 _FIRST = 5  # the most common length where indices have 5 bits
 _SAME, _MORE, _LESS, _NEW, _ABSENT, _RUN = (0, 1), (0b001, 3), (0b101, 3), (0b011, 3), (0b0111, 4), (0b1111, 4)
+_TOKENS = [next(t for t in (_SAME, _MORE, _LESS, _NEW, _ABSENT, _RUN) if bits & (1 << t[1]) - 1 == t[0]) for bits in range(16)]
 _NEW_BITS = 5
 _REFILL = 8
 
@@ -96,6 +97,12 @@ class BitReader:
         self._word >>= width
         self._filled -= width
         return value
+
+    def peek(self, width: int) -> int:
+        """The next `width` <= 57 bits as `read` would give them, zeros behind the end, without going on."""
+        if width > self._filled and self._next < len(self._data):
+            self._refill(min(width, self.bits_left))
+        return self._word & (1 << width) - 1
 
     def read_gamma(self, largest: int) -> int:
         """A number from 1 to `largest` in Elias gamma code.
@@ -185,26 +192,20 @@ def read_lengths(bits: BitReader, alphabet_max: int) -> NDArray[np.uint8]:
     lengths = np.zeros(alphabet, np.uint8)
     symbol, last = 0, _FIRST
     while symbol < alphabet:
-        token = _read_token(bits)
+        token = _TOKENS[bits.peek(4)]
+        bits.read(token[1])
         if token is _RUN:
             symbol += bits.read_gamma(alphabet_max) + 1
         elif token is _ABSENT:
             symbol += 1
         else:
-            lengths[symbol] = last = _read_length(bits, token, last)
+            if token is not _SAME:
+                last = _read_length(bits, token, last)
+            lengths[symbol] = last
             symbol += 1
     if symbol > alphabet:
         raise FormatError(f"a run of absent symbols goes to {symbol}, the alphabet has {alphabet}")
     return lengths
-
-
-def _read_token(bits: BitReader) -> tuple[int, int]:
-    if not bits.read(1):
-        return _SAME
-    rest = bits.read(2)
-    if rest == 0b11:
-        return _RUN if bits.read(1) else _ABSENT
-    return (_MORE, _NEW, _LESS)[rest]
 
 
 def _read_length(bits: BitReader, token: tuple[int, int], last: int) -> int:

@@ -57,23 +57,28 @@ def _decode(data: bytes, size: int) -> bytes:
     code = HuffmanCode.from_lengths(read_lengths(bits, 256))
     if code.max_length > _MAX_LENGTH:
         raise FormatError(f"a codeword of {code.max_length} bits, at most {_MAX_LENGTH} are allowed")
-    lookup = {
-        (length, word): symbol
-        for symbol, (length, word) in enumerate(zip(code.lengths.tolist(), code.codewords.tolist(), strict=True))
-        if length
-    }
+    out = _decode_codewords(bits, code, size)
+    bits.finish()
+    return out
+
+
+def _decode_codewords(bits: BitReader, code: HuffmanCode, size: int) -> bytes:
+    """`size` bytes, each by a look at the next twelve bits. Plain Python: a directory opens without compiled code."""
+    table = _first_codewords(code)
     out = bytearray()
     for _ in range(size):
-        out.append(_symbol(bits, lookup))
-    bits.finish()
+        length, symbol = table[bits.peek(_MAX_LENGTH)]
+        if not length:
+            raise FormatError("a codeword that its code does not have")
+        bits.read(length)
+        out.append(symbol)
     return bytes(out)
 
 
-def _symbol(bits: BitReader, lookup: dict[tuple[int, int], int]) -> int:
-    word = 0
-    for length in range(1, _MAX_LENGTH + 1):
-        word |= bits.read(1) << length - 1
-        symbol = lookup.get((length, word))
-        if symbol is not None:
-            return symbol
-    raise FormatError("a codeword that its code does not have")
+def _first_codewords(code: HuffmanCode) -> list[tuple[int, int]]:
+    """By the next twelve bits: the length and the symbol of the codeword that they begin with; (0, 0) where there is none."""
+    lengths, symbols = np.zeros(1 << _MAX_LENGTH, np.int64), np.zeros(1 << _MAX_LENGTH, np.int64)
+    for symbol in code.ordered.tolist():
+        places = slice(int(code.codewords[symbol]), None, 1 << int(code.lengths[symbol]))
+        lengths[places], symbols[places] = int(code.lengths[symbol]), symbol
+    return list(zip(lengths.tolist(), symbols.tolist(), strict=True))

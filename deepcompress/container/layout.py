@@ -118,9 +118,11 @@ def check_name(name: str) -> str | None:
         return "holds a NUL"
     if ".." in name:
         return "holds '..'"
-    if any("\ud800" <= character <= "\udfff" for character in name):
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # half a surrogate pair
         return "has no UTF-8 form"
-    if len(name.encode()) > MAX_NAME_BYTES:
+    if size > MAX_NAME_BYTES:
         return f"is longer than {MAX_NAME_BYTES} bytes"
     return None
 

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcompress.coding import pool
 from deepcompress.container import layout
 from deepcompress.container.block import unpack_block
 from deepcompress.container.directory import Span, check_head, directory_checksum, unpack_directory
@@ -14,7 +15,7 @@ from deepcompress.container.source import FileSource, Source
 from deepcompress.container.varint import Cursor
 from deepcompress.errors import FormatError
 
-_VERIFIED_AT_ONCE = 256 * layout.GROUP_BYTES
+_VERIFIED_AT_ONCE = 16  # groups
 
 
 class Reader:
@@ -28,6 +29,7 @@ class Reader:
 
     def __init__(self, source: FileSource) -> None:
         self.source = Source(source)
+        self._verified = False  # all checksums hold, and the bytes are in memory, where they stay as they are
         try:
             self.version, directory, self.payload = _read_ends(self.source)
             self.directory = unpack_directory(directory, self.payload, self.version)
@@ -58,28 +60,39 @@ class Reader:
 
     def verify(self) -> None:
         """Check every group's checksum. Raises FormatError naming the first that differs."""
-        stop = layout.HEAD.size + self.payload
-        for start in range(layout.HEAD.size, stop, _VERIFIED_AT_ONCE):
-            self._checked(Span(start, min(start + _VERIFIED_AT_ONCE, stop)))
+        groups = len(self.directory.checksums)
+        pool.share(groups, self._check_groups, _VERIFIED_AT_ONCE)
+        self._verified = self.source.in_memory
+
+    def _check_groups(self, first: int, last: int) -> None:
+        for group in range(first, last, _VERIFIED_AT_ONCE):
+            self._read_groups(group, min(group + _VERIFIED_AT_ONCE, last))
 
     def _checked(self, span: Span) -> memoryview:
-        """Read whole groups around `span`, a few at a time, and hand back its bytes only."""
+        """The bytes of `span`, after a look at the checksums of the groups around it."""
         if span.length == 0:
             return memoryview(b"")
+        if self._verified:
+            return memoryview(self.source.read(span.start, span.length))
         base, group = layout.HEAD.size, layout.GROUP_BYTES
         first, last = (span.start - base) // group, (span.stop - 1 - base) // group
         start = base + first * group
-        stop = min(base + (last + 1) * group, base + self.payload)
+        return self._read_groups(first, last + 1)[span.start - start : span.stop - start]
+
+    def _read_groups(self, first: int, last: int) -> memoryview:
+        """Whole groups [first, last), each of which fits its checksum."""
+        base, group = layout.HEAD.size, layout.GROUP_BYTES
+        start, stop = base + first * group, min(base + last * group, base + self.payload)
         data = memoryview(self.source.read(start, stop - start))
-        for index in range(first, last + 1):
+        for index in range(first, last):
             piece = data[(index - first) * group : (index - first + 1) * group]
-            if zlib.crc32(piece) != self.directory.checksums[index]:
+            if (found := zlib.crc32(piece)) != self.directory.checksums[index]:
                 where = base + index * group
                 raise FormatError(
                     f"{self.source.name}: bytes {where} to {min(where + group, base + self.payload)} are altered: "
-                    f"their checksum is {zlib.crc32(piece):#010x}, the directory says {self.directory.checksums[index]:#010x}"
+                    f"their checksum is {found:#010x}, the directory says {self.directory.checksums[index]:#010x}"
                 )
-        return data[span.start - start : span.stop - start]
+        return data
 
     def _check_padding(self) -> None:
         for span in self.directory.padding:
@@ -89,7 +102,7 @@ class Reader:
 
 def _read_ends(source: Source) -> tuple[tuple[int, int], bytes, int]:
     """(version, directory, bytes of the sections), once head and trailer hold."""
-    head = source.read(0, layout.HEAD.size)
+    head = bytes(source.read(0, layout.HEAD.size))
     version = check_head(head)
     smallest = layout.HEAD.size + layout.TRAILER.size
     if source.size < smallest:
@@ -99,7 +112,7 @@ def _read_ends(source: Source) -> tuple[tuple[int, int], bytes, int]:
     payload = trailer_at - length - layout.HEAD.size
     if payload < 0:
         raise FormatError(f"truncated or altered: the trailer says {length} bytes of directory, the file has {source.size}")
-    directory = source.read(trailer_at - length, length)
+    directory = bytes(source.read(trailer_at - length, length))
     if (actual := directory_checksum(head, directory)) != checksum:
         raise FormatError(f"truncated or altered: the directory's checksum is {actual:#010x}, the trailer says {checksum:#010x}")
     return version, directory, payload

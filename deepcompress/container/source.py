@@ -24,7 +24,7 @@ class Source:
         self._lock = threading.Lock()
         self._file: BinaryIO | None = None
         self._owned = False
-        self._data = b""
+        self._data: bytes | memoryview = b""
         self._base = 0
         if isinstance(source, (bytes, bytearray, memoryview)):
             self.name, self._data = "<bytes>", bytes(source)
@@ -57,15 +57,20 @@ class Source:
         except (OSError, ValueError) as error:  # ValueError: it is closed
             raise StorageError(f"cannot read {self.name}: {error}") from error
 
-    def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset`; fewer only where they would go past `size`.
+    @property
+    def in_memory(self) -> bool:
+        """Whether nobody else can change the bytes any more."""
+        return self._file is None
+
+    def read(self, offset: int, length: int) -> bytes | memoryview:
+        """`length` bytes from `offset`; fewer only where they would go past `size`. Of a file in memory they are no copy.
 
         Raises:
             StorageError: the file cannot be read, was closed, or has become shorter since it was opened.
         """
         length = max(min(length, self.size - offset), 0)
         if self._file is None:
-            return self._data[offset : offset + length]
+            return memoryview(self._data)[offset : offset + length]
         try:
             with self._lock:
                 self._file.seek(self._base + offset)

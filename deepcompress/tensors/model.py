@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from deepcompress.coding import pool
 from deepcompress.container import layout
 from deepcompress.container.reader import Reader
 from deepcompress.container.records import TensorRecord
@@ -141,21 +142,22 @@ class CompressedModel(Mapping[str, Any]):
 
         bfloat16, float8 and complex32 come as unsigned integers that hold their bits, tagged in `dtype.metadata`.
         """
-        arrays: dict[str, Array] = {}
-        for position, record in enumerate(self.records):
-            arrays[record.name] = arrays[self.records[record.tie].name] if record.tie is not None else self._decode(position)
-        return arrays
+        return {record.name: array for record, array in zip(self.records, self._decode_all(), strict=True)}
+
+    def _decode_all(self) -> list[Array]:
+        """All tensors, side by side on the threads; a tie has the array of its target."""
+        own = [position for position, record in enumerate(self.records) if record.tie is None]
+        arrays = dict(zip(own, pool.run([partial(self._decode, position) for position in own]), strict=True))
+        return [arrays[position if record.tie is None else record.tie] for position, record in enumerate(self.records)]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """All tensors as a state dict: names, order, shapes, dtypes, ties and module versions as they were saved."""
         from collections import OrderedDict
 
         tensors: OrderedDict[str, torch.Tensor] = OrderedDict()
-        for position, record in enumerate(self.records):
-            if record.tie is not None:
-                tensors[record.name] = tensors[self.records[record.tie].name]
-            else:
-                tensors[record.name] = to_torch(self._decode(position), record.dtype)
+        for record, array in zip(self.records, self._decode_all(), strict=True):
+            tied = record.tie is not None
+            tensors[record.name] = tensors[self.records[record.tie or 0].name] if tied else to_torch(array, record.dtype)
         if (numbers := self.versions) is not None:
             versions = OrderedDict((path, {"version": number}) for path, number in numbers.items())
             tensors._metadata = versions  # type: ignore[attr-defined]
@@ -204,7 +206,7 @@ class CompressedModel(Mapping[str, Any]):
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""
-        return self._reader.source.read(0, self.file_bytes)
+        return bytes(self._reader.source.read(0, self.file_bytes))
 
     def _decode(self, position: int) -> Array:
         directory = self._reader.directory

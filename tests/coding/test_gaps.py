@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepcompress.coding.gaps import best_gap_bits, decode_gaps, encode_gaps
+from deepcompress.coding.gaps import best_gap_bits, check_walk, decode_gaps, encode_gaps, find_nonzeros, scatter
+from deepcompress.coding.huffman import HuffmanCode
 from deepcompress.errors import FormatError, ParameterError
 
 
@@ -16,6 +17,16 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, int, int, int]:
     numel = draw(st.integers(0, 600))
     chosen = draw(st.sets(st.integers(0, numel - 1), max_size=60)) if numel else set()
     return np.array(sorted(chosen), np.int64), numel, draw(st.integers(1, 16)), draw(st.integers(0, 11))
+
+
+def encoded(positions: np.ndarray, numel: int, gap_bits: int, chunk_log2: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gap symbols, their number in each chunk, and the nonzeros of each chunk."""
+    weights = np.zeros(numel, np.uint8)
+    weights[positions] = 1 + positions % 255
+    found = find_nonzeros(weights, chunk_log2)
+    assert found.kept.tolist() == weights[positions].tolist()
+    symbols, counts = encode_gaps(found.gaps, found.counts, gap_bits)
+    return symbols, counts, found.counts
 
 
 def slow_gaps(positions: list[int], numel: int, gap_bits: int, chunk_log2: int) -> tuple[list[int], list[int], list[int]]:
@@ -37,7 +48,7 @@ def slow_gaps(positions: list[int], numel: int, gap_bits: int, chunk_log2: int) 
 @given(cases())
 def test_gaps_are_the_definition_and_come_back(case: tuple[np.ndarray, int, int, int]) -> None:
     positions, numel, gap_bits, chunk_log2 = case
-    symbols, gap_counts, nonzero_counts = encode_gaps(positions, numel, gap_bits, chunk_log2)
+    symbols, gap_counts, nonzero_counts = encoded(positions, numel, gap_bits, chunk_log2)
     assert (symbols.tolist(), gap_counts.tolist(), nonzero_counts.tolist()) == slow_gaps(
         positions.tolist(), numel, gap_bits, chunk_log2
     )
@@ -49,32 +60,82 @@ def test_gaps_are_the_definition_and_come_back(case: tuple[np.ndarray, int, int,
 
 
 def test_the_drawing() -> None:
-    symbols, gap_counts, nonzero_counts = encode_gaps(np.array([2, 7, 8]), 9, 2, 31)
+    symbols, gap_counts, nonzero_counts = encoded(np.array([2, 7, 8]), 9, 2, 31)
     assert symbols.tolist() == [2, 3, 1, 0]
     assert (gap_counts.tolist(), nonzero_counts.tolist()) == ([4], [3])
 
 
+@settings(deadline=None, max_examples=200)
+@given(cases(), st.sampled_from([np.uint8, np.uint16, np.uint32]), st.sampled_from([np.uint16, np.uint32, np.uint64]))
+def test_scattered_values_come_back(case: tuple[np.ndarray, int, int, int], kind: type, wide: type) -> None:
+    positions, numel, gap_bits, chunk_log2 = case
+    weights = np.zeros(numel, kind)
+    weights[positions] = 1 + positions % 60
+    found = find_nonzeros(weights, chunk_log2)
+    symbols, counts = encode_gaps(found.gaps, found.counts, gap_bits)
+    table, dense = np.arange(61).astype(wide) * 3, np.zeros(numel, wide)
+    both = np.stack([counts, found.counts])
+    assert scatter(symbols, found.kept, both, table, gap_bits, chunk_log2, dense) == (0, 0)
+    assert dense.tolist() == (3 * weights.astype(wide)).tolist()
+
+
+def test_what_scattering_refuses() -> None:
+    def outcome(gaps: list[int], symbols: list[int], counts: list[list[int]]) -> None:
+        dense = np.zeros(8, np.uint32)
+        both = np.array(counts)
+        found = scatter(np.array(gaps, np.uint8), np.array(symbols, np.uint8), both, np.arange(3, dtype=np.uint32), 2, 2, dense)
+        check_walk(found, 5, both, 28, 2)
+
+    outcome([0, 1], [1, 2], [[2, 0], [2, 0]])
+    for gaps, symbols, counts, message in (
+        ([0, 2], [1, 0], [[1, 1], [1, 1]], "chunk 6: a nonzero has the zero symbol, or one that stands for nothing"),
+        ([0, 2], [1, 3], [[1, 1], [1, 1]], "chunk 6: a nonzero has the zero symbol, or one that stands for nothing"),
+        ([0, 2], [1, 1], [[1, 1], [2, 0]], "chunk 5: its gaps do not lead to 2 nonzeros"),
+        ([0, 2], [1, 1], [[2, 0], [1, 1]], "chunk 5: its gaps do not lead to 1 nonzeros"),
+        ([2, 2], [1, 1], [[2, 0], [2, 0]], "chunk 5: a gap runs past its 4 weights"),
+        ([2, 3], [1], [[2, 0], [1, 0]], "chunk 5: a gap runs past its 4 weights"),
+        ([0, 3], [1], [[2, 0], [1, 0]], "chunk 5: its last gap is an escape, which leads to no nonzero"),
+    ):
+        with pytest.raises(FormatError) as caught:
+            outcome(gaps, symbols, counts)
+        assert str(caught.value) == message
+
+
 def test_far_positions() -> None:
-    positions = np.array([0, 5, 2**33, 2**40 - 1])
-    coded = encode_gaps(positions, 2**40, 16, 31)
-    assert decode_gaps(*coded, 2**40, 16, 31).tolist() == positions.tolist()
+    gaps, counts = np.array([0, 4, 2**31 - 1, 2**30], np.uint32), np.array([2, *[0] * 3, 1, *[0] * 506, 1])
+    symbols, gap_counts = encode_gaps(gaps, counts, 16)
+    positions = [0, 5, 2**33 + 2**31 - 1, 511 * 2**31 + 2**30]
+    assert decode_gaps(symbols, gap_counts, counts, 2**40, 16, 31).tolist() == positions
 
 
 @settings(deadline=None, max_examples=100)
-@given(cases(), st.lists(st.integers(1, 16), min_size=1, max_size=5))
+@given(cases(), st.lists(st.integers(1, 16), min_size=1, max_size=3))
 def test_the_best_choice_is_the_first_of_the_cheapest(case: tuple[np.ndarray, int, int, int], choices: list[int]) -> None:
     positions, numel, _, chunk_log2 = case
-    seen = []
 
     def cost(counts: np.ndarray) -> int:
-        seen.append(counts.tolist())
         return int((counts * (1 + np.arange(len(counts)) % 7)).sum())
 
-    best = best_gap_bits(positions, numel, chunk_log2, cost, choices)
-    expected = [np.bincount(encode_gaps(positions, numel, bits, chunk_log2)[0], minlength=1) for bits in choices]
-    assert seen == [counts.tolist() for counts in expected]
-    costs = [cost(counts) for counts in expected]
-    assert best == choices[costs.index(min(costs))]
+    found = find_nonzeros(np.isin(np.arange(numel), positions).astype(np.uint8), chunk_log2)
+    best, counts = best_gap_bits(found.gaps, cost, choices)
+    expected = {bits: np.bincount(encoded(positions, numel, bits, chunk_log2)[0], minlength=1) for bits in choices}
+    assert counts.tolist() == expected[best].tolist()
+    costs = [cost(expected[bits]) for bits in choices]
+    assert cost(expected[best]) == min(costs)
+
+
+def test_the_best_of_all_choices() -> None:
+    rng = np.random.default_rng(5)
+    for density in (0.3, 0.05, 0.002, 0.00002):
+        weights = (rng.random(400_000) < density).astype(np.uint8)
+        gaps = find_nonzeros(weights, 20).gaps
+
+        def cost(counts: np.ndarray) -> int:
+            return HuffmanCode.from_counts(counts, 12).bits(counts) + 3 * len(counts)
+
+        bits, _ = best_gap_bits(gaps, cost)
+        every = {gap_bits: np.bincount(encode_gaps(gaps, np.array([len(gaps)]), gap_bits)[0]) for gap_bits in range(2, 13)}
+        assert cost(every[bits]) <= 1.001 * min(cost(counts) for counts in every.values())
 
 
 @settings(deadline=None, max_examples=300)
@@ -95,7 +156,7 @@ def test_noise_is_refused_or_is_what_the_encoder_writes(
     except FormatError:
         return
     assert (np.diff(positions) > 0).all()
-    again = encode_gaps(positions, numel, gap_bits, chunk_log2)
+    again = encoded(positions, numel, gap_bits, chunk_log2)
     assert tuple(part.tolist() for part in again) == (symbols, gap_counts, nonzero_counts)
 
 
@@ -124,26 +185,18 @@ def test_errors_name_the_chunk(symbols: list[int], gap_counts: list[int], nonzer
 
 
 @pytest.mark.parametrize(
-    ("positions", "numel", "gap_bits", "chunk_log2", "message"),
+    ("call", "message"),
     [
-        ([0], -1, 2, 3, "'numel' parameter of encode_gaps must be an int from 0 to 2**63 - 1. Got -1 instead"),
-        ([0], 9, 0, 3, "'gap_bits' parameter of encode_gaps must be an int from 1 to 16. Got 0 instead"),
-        ([0], 9, 17, 3, "'gap_bits' parameter of encode_gaps must be an int from 1 to 16. Got 17 instead"),
-        ([0], 9, 2, 32, "'chunk_log2' parameter of encode_gaps must be an int from 0 to 31. Got 32 instead"),
-        ([9], 9, 2, 3, "'positions' parameter of encode_gaps must be at least 0 and below 9. Got '9 to 9' instead"),
-        ([-1], 9, 2, 3, "must be at least 0 and below 9. Got '-1 to -1' instead"),
-        ([1, 3, 3], 9, 2, 3, "must be ascending and distinct. Got [3, 3] instead"),
-        ([1.5], 9, 2, 3, "must be a one-dimensional array of integers. Got 'float64 of shape (1,)' instead"),
+        (lambda: encode_gaps(np.zeros(1, np.uint32), np.ones(1, np.int64), 0), "'gap_bits' parameter of encode_gaps"),
+        (lambda: encode_gaps(np.zeros(1, np.uint32), np.ones(1, np.int64), 17), "must be an int from 1 to 16. Got 17 instead"),
+        (lambda: find_nonzeros(np.ones(3, np.uint8), 32), "'chunk_log2' parameter of find_nonzeros must be an int from 0 to 31"),
+        (lambda: find_nonzeros(np.ones(3), 3), "must be a one-dimensional array of integers. Got '1-d float64' instead"),
+        (lambda: best_gap_bits(np.zeros(1, np.uint32), len, [3, 17]), "'gap_bits' parameter of best_gap_bits"),
+        (lambda: best_gap_bits(np.zeros(1, np.uint32), len, []), "must be one number of bits or more. Got [] instead"),
+        (lambda: decode_gaps(np.zeros(0, np.uint8), np.zeros(1), np.zeros(1), -1, 2, 3), "an int from 0 to 2**63 - 1. Got -1"),
     ],
 )
-def test_bad_arguments(positions: list[Any], numel: int, gap_bits: int, chunk_log2: int, message: str) -> None:
+def test_bad_arguments(call: Any, message: str) -> None:
     with pytest.raises(ParameterError) as caught:
-        encode_gaps(np.array(positions), numel, gap_bits, chunk_log2)
+        call()
     assert message in str(caught.value)
-
-
-def test_no_choices() -> None:
-    with pytest.raises(
-        ParameterError, match=r"'choices' parameter of best_gap_bits must be one number of bits or more\. Got \[\]"
-    ):
-        best_gap_bits(np.array([1]), 9, 3, lambda counts: 0, [])

@@ -98,7 +98,7 @@ def test_the_largest_alphabet() -> None:
         ("011 110 10000 101", "code length 0, it must be from 1 to 20"),
         ("011 110 00101 100", "code length 21, it must be from 1 to 20"),
         ("011 1111 010", "a run of absent symbols goes to 3, the alphabet has 2"),
-        ("00101 0 0 1", "2 bits are needed, 0 are left"),
+        ("00101 0 0 1", "3 bits are needed, 1 are left"),
     ],
 )
 def test_bad_tables(text: str, message: str) -> None:
