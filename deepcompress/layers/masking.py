@@ -68,6 +68,8 @@ class hold_masks:  # noqa: N801 (used like a function: `with hold_masks(...)`)
         self._model = model
         self._optimizer = optimizer
         self._held = _hold(model, masks)
+        self._pointers: list[int] | None = None  # where the weights were when they were grouped: in most steps they still are
+        self._groups: list[tuple[list[Tensor], list[Tensor]]] = []
         self._hooks: ExitStack | None = None
 
     def update(self, masks: Mapping[str, Tensor]) -> None:
@@ -75,20 +77,17 @@ class hold_masks:  # noqa: N801 (used like a function: `with hold_masks(...)`)
         held = _hold(self._model, masks)
         inside = self._hooks is not None
         self._leave()
-        self._held = held
+        self._held, self._pointers = held, None
         if inside:
             self.__enter__()
 
     def apply(self) -> None:
         """Set every pruned weight to +0.0 now. The hooks do this; a loop that writes weights by hand may."""
-        groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
-        for held in self._held:
-            bits, keep = held.current()
-            group = groups.setdefault((bits.device, bits.dtype), ([], []))
-            group[0].append(bits)
-            group[1].append(keep)
-        for all_bits, all_keep in groups.values():
-            torch._foreach_mul_(all_bits, all_keep)
+        pointers = [held.parameters[0].data_ptr() for held in self._held]
+        if pointers != self._pointers:
+            self._pointers, self._groups = pointers, _grouped(self._held)
+        for bits, keep in self._groups:
+            torch._foreach_mul_(bits, keep)
 
     def __enter__(self) -> Self:
         self._leave()
@@ -164,6 +163,16 @@ class _TakenAway:
 
 def _hold(model: nn.Module, masks: Mapping[str, Tensor]) -> list[Held]:
     return [Held(parameters, mask) for parameters, mask in _resolve(model, masks, "hold_masks")]
+
+
+def _grouped(held: list[Held]) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """Bits and masks of one device and width together: torch multiplies such lists in one call."""
+    groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
+    for bits, keep in (each.current() for each in held):
+        group = groups.setdefault((bits.device, bits.dtype), ([], []))
+        group[0].append(bits)
+        group[1].append(keep)
+    return list(groups.values())
 
 
 def _resolve(model: Model, masks: Mapping[str, Tensor], owner: str) -> list[tuple[list[Tensor], Tensor]]:

@@ -64,9 +64,9 @@ def keep_from(scores: Tensor, kept: Tensor, threshold: float) -> Tensor:
     """
     line = _Line({"": scores}, {"": kept})
     with np.errstate(over="ignore"):
-        nearest = line.flat.dtype(abs(threshold))  # -0.0 is 0
-    # Rounded up, to the lowest number of the scores' type that is not below the threshold.
-    lowest = np.nextafter(nearest, line.flat.dtype(np.inf)) if float(nearest) < threshold else nearest
+        lowest = line.flat.dtype(abs(threshold))  # -0.0 is 0
+        if float(lowest) < threshold:  # rounded up, it keeps the same scores: none lie between
+            lowest = np.nextafter(lowest, line.flat.dtype(np.inf))
     line.drop_below(int(lowest.view(line.integer)), 0)
     return line.masks()[""]
 
