@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 
 MAGIC = b"\xdcDCZ"  # not ASCII in its first byte, and no UTF-8: a mangled transfer shows at once
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 KNOWN_FLAGS = 0  # bits of the head that a reader must know
 HEAD = struct.Struct("<4sBBH")  # magic, major, minor, flags
 TRAILER = struct.Struct("<II")  # directory length, CRC-32 over head, directory and directory length
@@ -51,7 +51,9 @@ WORDS = {
 }
 
 MAP_NONE, MAP_CODEBOOK, MAP_AFFINE = 0, 1, 2
-CODEC_RAW, CODEC_FIXED, CODEC_HUFFMAN = 0, 1, 2
+CODEC_RAW, CODEC_FIXED, CODEC_HUFFMAN, CODEC_PLANES = 0, 1, 2, 3
+PLANE_PLAIN, PLANE_CONSTANT, PLANE_CODED = 0, 1, 2
+MAX_CODED_PLANE = 16
 
 # Metadata sections: an odd kind is critical, a reader that does not know it must refuse the file.
 META_STRINGS, META_RECIPE, META_VERSIONS = 2, 4, 6

@@ -178,6 +178,8 @@ def read_record(cursor: Cursor, name: str, earlier: list[TensorRecord]) -> Tenso
     values = StreamRecord.unpack(cursor, raw_length)
     if value_map == layout.MAP_NONE and values.codec in (layout.CODEC_FIXED, layout.CODEC_HUFFMAN):
         raise cursor.error(f"codec {values.codec} stores symbols, and there is no value map for them")
+    if value_map != layout.MAP_NONE and values.codec == layout.CODEC_PLANES:
+        raise cursor.error(f"codec {values.codec} stores values, which have no use for a value map")
     return TensorRecord(name, dtype, shape, stored, value_map, size, axis, sparse, values)
 
 

@@ -12,9 +12,10 @@ from deepcompress.container.records import StreamRecord, TensorRecord
 from deepcompress.container.varint import Cursor
 from deepcompress.errors import FormatError
 from deepcompress.tensors.cost import BitCount
+from deepcompress.tensors.planes import coded_planes
 from deepcompress.tensors.streams import chunk_count, table_bits
 
-_CODECS = {layout.CODEC_RAW: "raw", layout.CODEC_FIXED: "fixed", layout.CODEC_HUFFMAN: "huffman"}
+_CODECS = {layout.CODEC_RAW: "raw", layout.CODEC_FIXED: "fixed", layout.CODEC_HUFFMAN: "huffman", layout.CODEC_PLANES: "planes"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def count_bits(directory: Directory, file_bytes: int) -> FileBits:
 def _tensor_bits(record: TensorRecord, spans: dict[str, Span]) -> BitCount:
     bits = {kind: 8 * span.length for kind, span in spans.items()}
     values = bits.get("values", 0)
-    raw = record.values is not None and record.values.codec == layout.CODEC_RAW
+    raw = record.values is not None and record.values.codec in (layout.CODEC_RAW, layout.CODEC_PLANES)
     gap_table = _chunk_table(record, record.sparse.stream, dense=False) if record.sparse else 0
     value_table = _chunk_table(record, record.values, dense=record.sparse is None)
     return BitCount(
@@ -70,11 +71,13 @@ def _chunk_table(record: TensorRecord, stream: StreamRecord | None, *, dense: bo
 
 def _table_indices(record: TensorRecord) -> set[int]:
     """The tables of a tensor's streams. Parameters that make no sense name none; they are an error where it is decoded."""
-    indices = set()
+    indices: set[int] = set()
     for stream in (record.values, record.sparse.stream if record.sparse else None):
-        if stream is not None and stream.codec == layout.CODEC_HUFFMAN:
-            with suppress(FormatError):
+        with suppress(FormatError):
+            if stream is not None and stream.codec == layout.CODEC_HUFFMAN:
                 indices.add(Cursor(stream.parameters, record.name).varint())
+            elif stream is not None and stream.codec == layout.CODEC_PLANES:
+                indices.update(coded_planes(stream.parameters))
     return indices
 
 
@@ -112,9 +115,12 @@ def _describe_tensor(directory: Directory, record: TensorRecord, bits: BitCount,
 
 
 def representation(record: TensorRecord) -> str:
-    """ "tie", "gaps" (nonzeros only), "raw" (values as they are) or "dense" (a symbol per weight)."""
+    """ "tie", "gaps" (nonzeros only), "raw" (values as they are), "planes" (values
+    cut into planes) or "dense" (a symbol per weight)."""
     if record.values is None:
         return "tie"
     if record.sparse is not None:
         return "gaps"
+    if record.values.codec == layout.CODEC_PLANES:
+        return "planes"
     return "raw" if record.values.codec == layout.CODEC_RAW else "dense"

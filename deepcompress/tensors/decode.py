@@ -22,6 +22,7 @@ from deepcompress.container.records import Sparse, StreamRecord, TensorRecord
 from deepcompress.errors import FormatError
 from deepcompress.tensors.compressed import AffineTensor
 from deepcompress.tensors.elements import Array, bfloat16_to_float32, numpy_dtype, widen
+from deepcompress.tensors.planes import decode_planes
 from deepcompress.tensors.streams import check_symbols, chunk_count, dense_counts, open_coder
 
 _CHUNKS_AT_ONCE = 4  # enough that little time goes between them, few enough for the cache
@@ -151,6 +152,11 @@ class _Decoder:
             if record.dtype == "bool" and np.any(self.sections["values"] > 1):
                 raise FormatError("a bool element is neither 0 nor 1")
             return widen(self.sections["values"].view(numpy_dtype(record.stored)), record.stored, record.dtype)
+        if stream.codec == layout.CODEC_PLANES:
+            found = decode_planes(stream, self.sections["values"], self.tables, record.value_count, record.stored)
+            if record.dtype == "bool" and np.any(found > 1):
+                raise FormatError("a bool element is neither 0 nor 1")
+            return widen(found.view(numpy_dtype(record.stored)), record.stored, record.dtype)
         symbols, counts = self._symbols(
             "values", stream, layout.MAX_CENTROIDS, record.value_count, implied=positions is None
         )  # fmt: skip

@@ -17,6 +17,7 @@ from deepcompress.container.records import Sparse, StreamRecord, TensorRecord
 from deepcompress.errors import ModelError
 from deepcompress.tensors.compressed import AffineTensor, CompressedTensor, DenseTensor, centroid_elements
 from deepcompress.tensors.elements import Array
+from deepcompress.tensors.planes import encode_planes, plan_planes
 from deepcompress.tensors.streams import StreamPlan, Tables, choose_geometry, dense_counts
 
 AnyTensor = DenseTensor | CompressedTensor | AffineTensor
@@ -24,6 +25,7 @@ Section = bytes | NDArray[np.uint8]
 Sections = Mapping[str, Section]
 Counts = NDArray[np.int64]
 
+_LEAST_BYTES = 32  # of values, from which on planes can make up for their record
 _SPARSE_RECORD_BITS = 8 * 10  # what a record grows by for nonzeros, gap bits, escapes and a second stream, about
 
 
@@ -109,23 +111,32 @@ def _encode_affine(name: str, tensor: AffineTensor, tables: Tables) -> Encoded:
 
 
 def _encode_dense_values(name: str, tensor: DenseTensor, tables: Tables) -> Encoded:
-    """All values as they are, or only those whose bits are not all zero, with gaps, where that is smaller."""
+    """All values, or only those whose bits are not all zero, with gaps; as they are or cut into planes: the smallest."""
     flat = np.ascontiguousarray(tensor.elements).reshape(-1)
     itemsize = DTYPE_OF_NAME[tensor.stored].itemsize
     kept = _nonzero_bits(flat, itemsize)
     count = int(np.count_nonzero(kept))
     saved = 8 * itemsize * (len(flat) - count)
-    if saved <= _SPARSE_RECORD_BITS + count:
-        return _raw(name, tensor)
-    gaps = _plan_gaps(kept.view(np.uint8), count, tables)
-    if gaps.bits >= saved:
-        return _raw(name, tensor)
-    sparse, section = gaps.encode(tables)
-    values = np.ascontiguousarray(flat[kept]).view(np.uint8)
-    record = TensorRecord(
-        name, tensor.dtype, tensor.shape, tensor.stored, sparse=sparse, values=StreamRecord(layout.CODEC_RAW, len(values))
-    )  # fmt: skip
-    return Encoded(record, {"gaps": section, "values": values})
+    base = TensorRecord(name, tensor.dtype, tensor.shape, tensor.stored)
+    if saved > _SPARSE_RECORD_BITS + count:
+        gaps = _plan_gaps(kept.view(np.uint8), count, tables)
+        if gaps.bits < saved - (len(flat) - count):  # as a plane's constant or shortest codeword a zero costs a bit at most
+            sparse, section = gaps.encode(tables)
+            values, stream = _encode_values(np.ascontiguousarray(flat[kept]), tensor.stored, tables)
+            return Encoded(replace(base, sparse=sparse, values=stream), {"gaps": section, "values": values})
+    values, stream = _encode_values(flat, tensor.stored, tables)
+    return Encoded(replace(base, values=stream), {"values": values})
+
+
+def _encode_values(flat: Array, stored: str, tables: Tables) -> tuple[Section, StreamRecord]:
+    """Values as planes, where that is smaller than as they are."""
+    size = len(flat) * DTYPE_OF_NAME[stored].itemsize
+    if size >= _LEAST_BYTES and tables.encoding.coder == "huffman":
+        plan = plan_planes(flat, stored, tables)
+        if plan.bits < 8 * size:
+            record, section = encode_planes(flat, plan, tables)
+            return section, record
+    return flat.view(np.uint8), StreamRecord(layout.CODEC_RAW, size)
 
 
 def _nonzero_bits(flat: Array, itemsize: int) -> NDArray[np.bool_]:
@@ -142,14 +153,6 @@ def _narrowed(tensor: DenseTensor) -> DenseTensor:
         if np.array_equal(narrow, tensor.elements):
             return replace(tensor, elements=narrow, stored=stored)
     return tensor
-
-
-def _raw(name: str, tensor: DenseTensor) -> Encoded:
-    values = np.ascontiguousarray(tensor.elements).reshape(-1).view(np.uint8)
-    record = TensorRecord(
-        name, tensor.dtype, tensor.shape, tensor.stored, values=StreamRecord(layout.CODEC_RAW, len(values))
-    )  # fmt: skip
-    return Encoded(record, {"values": values})
 
 
 def _dense_symbols(base: TensorRecord, sections: Sections, symbols: Array, plan: StreamPlan, tables: Tables) -> Encoded:

@@ -66,6 +66,11 @@ class Tables:
             plans += self._huffman_plans(counts, alphabet)
         return min(plans, key=lambda plan: plan.total)
 
+    def plan_huffman(self, counts: Counts, alphabet: int) -> StreamPlan | None:
+        """The cheapest Huffman code; None where no symbol occurs, or there are too many tables."""
+        plans = self._huffman_plans(counts, alphabet) if counts.any() else []
+        return min(plans, key=lambda plan: plan.total, default=None)
+
     def adopt(self, plan: StreamPlan) -> None:
         """Add the plan's table, if it brings a new one."""
         if plan.code is not None and plan.table_bits:
@@ -158,7 +163,7 @@ def open_coder(stream: StreamRecord, tables: Sequence[Lengths], alphabet: int) -
     """
     cursor = Cursor(stream.parameters, "codec parameters")
     if stream.codec == layout.CODEC_HUFFMAN:
-        coder = _open_huffman(cursor, tables, alphabet)
+        coder = open_huffman(cursor, tables, alphabet)
     elif stream.codec == layout.CODEC_FIXED:
         coder = _open_fixed(cursor, alphabet)
     else:
@@ -167,7 +172,12 @@ def open_coder(stream: StreamRecord, tables: Sequence[Lengths], alphabet: int) -
     return coder
 
 
-def _open_huffman(cursor: Cursor, tables: Sequence[Lengths], alphabet: int) -> LaneCoder:
+def open_huffman(cursor: Cursor, tables: Sequence[Lengths], alphabet: int) -> LaneCoder:
+    """The coder of the table whose number comes next, and whose symbols must be below `alphabet`.
+
+    Raises:
+        FormatError: there is no such table, or it has other symbols.
+    """
     index = cursor.varint()
     if index >= len(tables):
         raise cursor.error(f"code-length table {index} of {len(tables)}")
