@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,19 +75,24 @@ def check(bench: Bench, name: str, weights: Weights, pair: Pair, limit: float) -
         raise SystemExit(f"{name}: inertia {inertia} is {inertia / theirs} times theirs, {theirs}")
 
 
+def repeated(bench: Bench, weights: Weights, init: str, once: Pair) -> Pair:
+    """More runs of ours: theirs take up to half a minute, so that once is enough."""
+    again = bench.time(lambda: ours(weights, init), lambda: None)
+    return Pair(again.ours, once.theirs * len(again.ours), again.our_result, once.their_result)
+
+
 def against_scikit_learn(bench: Bench, name: str, weights: Weights) -> None:
-    ours(weights[:5000], "linear")  # compiles
+    ours(weights[:5000], "linear"), scikit_learn(weights[:5000])  # compiles and imports
     pair = bench.time(lambda: ours(weights, "linear"), lambda: scikit_learn(weights), repeats=1, warm=0)
-    again = bench.time(lambda: ours(weights, "linear"), lambda: None)  # theirs takes half a minute: once is enough
-    pair = Pair(again.ours, pair.theirs * len(again.ours), again.our_result, pair.their_result)
+    pair = repeated(bench, weights, "linear", pair)
     check(bench, name, weights, pair, 1.000001)
     bench.at_least(300, f"k-means, {len(weights):,} {name} weights, k = {K}, with indices", "scikit-learn, the same start", pair)
 
 
 def against_kmeans1d(bench: Bench, name: str, weights: Weights) -> None:
+    ours(weights[:5000], "optimal"), kmeans1d(weights[:5000])
     pair = bench.time(lambda: ours(weights, "optimal"), lambda: kmeans1d(weights), warm=0, repeats=1)
-    again = bench.time(lambda: ours(weights, "optimal"), lambda: None)
-    pair = Pair(again.ours, pair.theirs * len(again.ours), again.our_result, pair.their_result)
+    pair = repeated(bench, weights, "optimal", pair)
     check(bench, f"optimal, {name}", weights, pair, 1 + 1e-9)
     bench.at_least(10, f"optimal k-means, {len(weights):,} {name} weights, k = {K}, with indices", "kmeans1d", pair)
 
@@ -96,19 +102,17 @@ def against_sort(bench: Bench, name: str, weights: Weights) -> None:
     bench.at_most(6, f"k-means, {len(weights):,} {name} weights, k = {K}, with indices", "numpy.sort", pair)
 
 
-def main(arguments: list[str] | None = None) -> Bench:
+def main(arguments: list[str] | None = None) -> list[Any]:
     bench = Bench("kmeans", __doc__, arguments)
-    many, fewer = (20_000, 5_000) if bench.tiny else (4_000_000, 1_000_000)
     samples: dict[str, Callable[[int], Weights]] = {"Gaussian": gaussian, "pruned heavy-tailed": pruned}
     with limited(1), threadpool_limits(1):
         for name, sample in samples.items():
-            weights = sample(many)
-            against_scikit_learn(bench, name, weights)
+            weights = sample(20_000 if bench.tiny else 4_000_000)
+            bench.unless_missing("sklearn", partial(against_scikit_learn, bench, name, weights))
             against_sort(bench, name, weights)
         for name, sample in samples.items():
-            against_kmeans1d(bench, name, sample(fewer))
-    bench.finish()
-    return bench
+            bench.unless_missing("kmeans1d", partial(against_kmeans1d, bench, name, sample(bench.size(1_000_000))))
+    return bench.finish()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepcompress.cli import lossless as streamed
 from deepcompress.cli.console import Outcome, UsageError
 
 if TYPE_CHECKING:
@@ -26,14 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", metavar="N", type=int, help=f"bits of an index, 1 to 16 (default: {BITS})")
     parser.add_argument("--init", metavar="NAME", help=f"linear, density, random, kmeans++ or optimal (default: {INIT})")
     parser.add_argument("--no-quantize", action="store_true", help="keep the values; only prune and encode")
+    parser.add_argument("--lossless", action="store_true", help="lose nothing: every tensor comes back equal in every bit")
     parser.add_argument("--float16", action="store_true", help="store what is left dense as float16")
     parser.add_argument("--store-recipe", action="store_true", help="keep the pipeline in the file")
 
 
 def run(options: argparse.Namespace) -> Outcome:
+    lossless = options.lossless and _is_lossless(options)
     pipeline = _from_recipe(options) if options.recipe is not None else _from_options(options)
     if os.path.exists(options.output) and os.path.realpath(options.output) == os.path.realpath(options.source):
         raise UsageError(f"{options.output} is the source itself")
+    if lossless and streamed.is_streamed(options.source):
+        return streamed.run(options)
     from deepcompress.cli.checkpoints import read_checkpoint
 
     checkpoint = read_checkpoint(options.source)
@@ -46,6 +51,15 @@ def run(options: argparse.Namespace) -> Outcome:
     )
     result.compressed.save(options.output)
     return _outcome(options.output, result.report)
+
+
+def _is_lossless(options: argparse.Namespace) -> bool:
+    """True, unless another option would lose something. Raises UsageError then."""
+    others = {"--recipe": options.recipe, "--prune": options.prune, "--bits": options.bits, "--init": options.init}
+    others |= {"--no-quantize": options.no_quantize or None, "--float16": options.float16 or None}
+    if given := [name for name, value in others.items() if value is not None]:
+        raise UsageError(f"{' and '.join(given)} cannot stand beside --lossless, which keeps everything")
+    return True
 
 
 def _pruning(text: str) -> tuple[str, float]:
@@ -62,6 +76,8 @@ def _pruning(text: str) -> tuple[str, float]:
 def _from_options(options: argparse.Namespace) -> Pipeline:
     import deepcompress as dc
 
+    if options.lossless:
+        return dc.Pipeline([("lossless", dc.Lossless())])
     stages: list[tuple[str, Any]] = []
     if options.prune:
         method, value = options.prune

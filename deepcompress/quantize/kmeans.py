@@ -27,7 +27,7 @@ _HEADROOM = 64
 def fit_kmeans(values: Array, k: int, *, init: str = "linear", max_iter: int = 300, seed: int = 0) -> Floats:
     """Cluster scalar weights around at most `k` shared values.
 
-    Values are sorted once; then a cluster is a run of them, and a pass costs k log n. A cluster without values moves to the
+    Values are sorted once, which takes most of the time; then a cluster is a run of them, and a pass costs k log n. A cluster without values moves to the
     worst-served one, the one farthest from its centroid (several to as many different ones), so that as many clusters come
     out as were asked for. The squared error never grows from one pass to the next.
 
@@ -45,8 +45,6 @@ def fit_kmeans(values: Array, k: int, *, init: str = "linear", max_iter: int = 3
 
     Raises:
         ParameterError: `values` are not finite, or another argument is out of its range.
-
-    A pass costs microseconds, whatever n is: of float32 weights the sort takes most of the time, a seventh of `numpy.sort`'s.
 
     Source: Lloyd. Least squares quantization in PCM. 1982; for weights: Han, Mao, Dally. Deep Compression. ICLR 2016,
     sec. 3. arXiv:1510.00149.

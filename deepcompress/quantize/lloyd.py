@@ -169,7 +169,7 @@ def _sink(heap: Cuts, distances: Floats, top: int) -> None:
     heap[top] = sinking
 
 
-@jit
+@inline
 def _goes_first(one: int, other: int, distances: Floats) -> bool:
     return distances[one] > distances[other] or (distances[one] == distances[other] and one < other)
 

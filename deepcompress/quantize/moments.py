@@ -111,7 +111,8 @@ def _errors(before: Floats, starts: Floats, first: int, count: int, ends: Floats
 
     With a reference r of few bits near the mean, and d = sum - size r, the error is squares - size r r - 2 r d - d d / size.
     """
-    place, total_there, rest_there, squares_there, low_there = ends[0, row], ends[1, row], ends[2, row], ends[3, row], ends[4, row]
+    place, total_there, rest_there = ends[0, row], ends[1, row], ends[2, row]
+    squares_there, low_there = ends[3, row], ends[4, row]
     for column in range(count):
         start = first + column
         size = max(place - starts[0, start], 1.0)

@@ -68,7 +68,7 @@ def optimal(ordered: Array, k: int, seed: int) -> Floats:
 
 def _everywhere(count: int, k: int) -> Ranges:
     """All places that leave no cluster empty."""
-    windows = np.arange(k + 1)[:, None] + np.array([0, count - k])
+    windows: Ranges = np.arange(k + 1)[:, None] + np.array([0, count - k])
     windows[0], windows[k] = 0, count
     return windows
 

@@ -91,17 +91,17 @@ def _gather(values: Array, kept: Array) -> None:
 
 @jit
 def _name(values: Array, places: NDArray[Any], table: NDArray[Any], levels: Floats, symbols: NDArray[Any]) -> float:
-    """Symbols of the nearest levels; the sum of squared differences."""
+    """Symbols of the nearest levels; the sum of squared differences. Without branches: where zeros stand is hard to guess."""
     total = 0.0
     for start in range(0, len(values), _PART):
         part = 0.0
         for place in range(start, min(start + _PART, len(values))):
             value = np.float64(values[place])
-            if value != 0.0:
-                level = places[place]
-                symbols[place] = table[level]
-                distance = value - levels[level]
-                part += distance * distance
+            symbol, level = table[places[place]], levels[places[place]]
+            kept = value != 0.0
+            symbols[place] = symbol if kept else 0
+            distance = value - level if kept else 0.0
+            part += distance * distance
         total += part
     return total
 

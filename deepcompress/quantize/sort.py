@@ -1,4 +1,7 @@
-"""Sorted copies of weights: of many float32 values by their bits, eight at a time, which takes a seventh of `numpy.sort`."""
+"""Sorted copies of weights: of many float32 values by their bits, eight at a time, in four passes over them.
+
+4 M values take 25 ms, and `numpy.sort` 150 ms, on the processor of `benchmarks/bench_kmeans.py`'s figures (Zen 4, one thread).
+"""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def _residual(values: Array, start: int, end: int) -> float:
     return total
 
 
-@jit
+@inline
 def _carry(high: Floats, low: Floats, source: int, target: int, part: float) -> None:
     """high[target] + low[target] = high[source] + low[source] + part, to twice the precision."""
     total = high[source] + part
@@ -89,7 +89,7 @@ def _carry(high: Floats, low: Floats, source: int, target: int, part: float) -> 
     low[target] = low[source] + lost
 
 
-@jit
+@inline
 def _anchor(zero: int, place: int) -> int:
     """The number of blocks from zero to the anchor on the near side of `place`, negative below zero."""
     return (place - zero) // BLOCK if place >= zero else -((zero - place) // BLOCK)
