@@ -54,7 +54,7 @@ def draw(rows: list[Row], path: Path, title: str) -> None:
     for place, (row, margin) in enumerate(zip(shown, margins, strict=True)):
         text, side = f" {row.ratio:.3g} ({row.sense} {row.limit:g}) ", "left" if margin >= 1 else "right"
         axes.annotate(text, (margin, place), fontsize=7, va="center", ha=side)
-    axes.margins(x=0.25)
+    axes.margins(x=0.4)
     axes.set_xlabel("times better than the limit (1 = just met; green: met)")
     axes.set_title(title)
     figure.savefig(path, dpi=110)

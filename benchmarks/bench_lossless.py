@@ -4,9 +4,8 @@
 
 Checkpoints: all in FOLDER, a network trained on the spot, and a generated ResNet-50; each as float32, float16 and bfloat16.
 
-Bytes: ours is a whole file with names, shapes and checksums. Theirs are bare tensors, the smallest of all that was tried (one
-buffer for a checkpoint or one per tensor; ZipNN's settings for the dtype; eight graphs of OpenZL), together with a list of names
-and shapes, by zlib; the ratio to the bare tensors stands beside it without a limit.
+Bytes: ours is a whole file with names, shapes and checksums. Theirs are bare tensors, the smallest of all that was tried: one
+buffer for a checkpoint or one per tensor; ZipNN's settings for the dtype; eight graphs of OpenZL.
 
 Speed: all tensors in memory to the bytes of a file, and back. ZipNN has the layout in which it is faster, and a fresh copy of its
 input for each run, as it overwrites it. Limits on speed are for checkpoints of 10 MB or more: smaller ones time function calls.
@@ -17,9 +16,7 @@ Every output, theirs too, is decoded and compared bit for bit.
 from __future__ import annotations
 
 import argparse
-import json
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,11 +61,6 @@ class Case:
     @property
     def dense(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors.values())
-
-    def list_bytes(self) -> int:
-        """What names and shapes take, which a peer's file needs besides its tensors."""
-        listed = {name: [self.dtype, list(tensor.shape)] for name, tensor in self.tensors.items()}
-        return len(zlib.compress(json.dumps(listed, separators=(",", ":")).encode(), 9))
 
     def copies(self, layout: str) -> list[bytearray]:
         return [bytearray(part.tobytes()) for part in self.parts[layout]]
@@ -120,17 +112,13 @@ def size_rows(bench: Bench, case: Case) -> None:
     ours = dc.Pipeline([("lossless", dc.Lossless())]).run(case.tensors, quiet=True).compressed
     check_ours(ours, case)
     sizes = peer_sizes(bench, case)
-    bench.data["bytes"][str(case)] = {"dense": case.dense, "ours": ours.file_bytes, "list of names": case.list_bytes(), **sizes}
+    bench.data["bytes"][str(case)] = {"dense": case.dense, "ours": ours.file_bytes, **sizes}
     if not sizes:
         return
     best = min(sizes, key=lambda name: sizes[name])
-    for limit, against, theirs in (
-        (1.0, f"{best}, with names", sizes[best] + case.list_bytes()),
-        (None, f"{best}, bare tensors", sizes[best]),
-    ):
-        ratio, sense = ours.file_bytes / theirs, "at most" if limit else ""
-        columns = [f"{size:,} B, {100 * size / case.dense:.2f} %" for size in (ours.file_bytes, theirs)]
-        bench.figure(Row(f"bytes of {case}", against, sense, limit, ratio, (ratio, ratio), *columns))
+    ratio = ours.file_bytes / sizes[best]
+    columns = [f"{size:,} B, {100 * size / case.dense:.2f} %" for size in (ours.file_bytes, sizes[best])]
+    bench.figure(Row(f"bytes of {case}", best, "at most", 1.0, ratio, (ratio, ratio), *columns))
 
 
 def speed_rows(bench: Bench, case: Case, threads: int) -> None:

@@ -161,7 +161,7 @@ def first_and_second(bench: Bench, tensors: dict[str, Tensor], folder: Path) -> 
         if not kept:
             raise SystemExit("nothing was written to DEEPCOMPRESS_CACHE_DIR: the first process was no first one")
         if "compil" not in first.errors or "compil" in second.errors:
-            raise SystemExit("the first process must say that it compiles, and the second must not")
+            raise SystemExit("only the first process must say that it compiles; or has the package changed meanwhile?")
         times.append((first.seconds, second.seconds))
     bench.data["first and second process, s"] = times
     what = "first compress in a fresh process without compiled kernels, above the second"
