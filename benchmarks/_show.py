@@ -22,10 +22,10 @@ def table_of(rows: list[Row], title: str) -> Table:
     for row in rows:
         limit = "" if row.limit is None else f"{row.sense} {row.limit:g}"
         met = {True: "met", False: "NOT MET", None: ""}[row.met]
-        spread = f"{row.spread[0]:.3g} to {row.spread[1]:.3g}"
+        spread = f"{row.spread[0]:.4g} to {row.spread[1]:.4g}"
         what = escape(f"{row.what} ({row.note})" if row.note else row.what)
         style = "red" if row.met is False else None
-        table.add_row(what, escape(row.against), row.ours, row.theirs, f"{row.ratio:.3g}", spread, limit, met, style=style)
+        table.add_row(what, escape(row.against), row.ours, row.theirs, f"{row.ratio:.4g}", spread, limit, met, style=style)
     return table
 
 
