@@ -12,6 +12,11 @@ from torch import Tensor
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+def bits_of(tensor: Tensor) -> Tensor:
+    """A view of a tensor's elements as integers of their width."""
+    return tensor.view(_INTEGERS[tensor.element_size()])
+
+
 class Held:
     """One parameter under a mask; several where they share one memory.
 
@@ -29,7 +34,7 @@ class Held:
         if self._bits is None or self._bits.data_ptr() != parameter.data_ptr():
             with torch.inference_mode(False):  # else no write outside of inference mode could go through them
                 # .data: no write of ours may count as a change of the weights between forward and backward.
-                self._bits = parameter.data.view(_INTEGERS[parameter.element_size()])
+                self._bits = bits_of(parameter.data)
                 self._keep = torch.empty_like(self._bits).copy_(self._keep)
         return self._bits, self._keep
 

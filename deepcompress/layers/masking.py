@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from deepcompress.errors import ParameterError
-from deepcompress.layers.held import Held
+from deepcompress.layers.held import Held, bits_of
 from deepcompress.layers.select import Model, floating_tensors
 from deepcompress.layers.sharing import tied_names
 
@@ -21,7 +22,15 @@ Masks = dict[str, Tensor]
 
 def count_zeros(tensors: Mapping[str, Tensor]) -> int:
     """Number of zeros in all tensors together: of pruned places in masks, of weights that are 0 in weights."""
-    return sum(tensor.numel() - int(torch.count_nonzero(tensor)) for tensor in tensors.values())
+    return sum(tensor.numel() - count_nonzero(tensor) for tensor in tensors.values())
+
+
+def count_nonzero(tensor: Tensor) -> int:
+    """Elements that are not 0, -0.0 being 0 and NaN not."""
+    if not tensor.is_cpu:
+        return int(torch.count_nonzero(tensor))
+    # torch compares eight at a time, and numpy counts bools like bytes: a tenth of what torch.count_nonzero takes
+    return int(np.count_nonzero((tensor.detach() != 0).numpy()))
 
 
 def sparsity_of(masks: Mapping[str, Tensor]) -> float:
@@ -42,7 +51,7 @@ def apply_masks(model: Model, masks: Mapping[str, Tensor]) -> None:
     """
     for tensors, mask in _resolve(model, masks, "apply_masks"):
         with torch.no_grad():
-            tensors[0].masked_fill_(~mask.to(tensors[0].device), 0)
+            bits_of(tensors[0]).mul_(mask.to(tensors[0].device))
 
 
 class hold_masks:  # noqa: N801 (used like a function: `with hold_masks(...)`)

@@ -14,6 +14,7 @@ from deepcompress.coding.entropy import entropy
 from deepcompress.coding.huffman import HuffmanCode
 from deepcompress.container.records import TensorRecord
 from deepcompress.errors import ModelError
+from deepcompress.layers import masking
 from deepcompress.layers.sharing import tied_names
 from deepcompress.pipeline.state import Model, State
 from deepcompress.report.histogram import Histogram
@@ -132,7 +133,7 @@ def _mean_code_length(counts: NDArray[np.int64], state: State) -> float:
 def count_nonzero(tensor: Tensor) -> int:
     """Elements that are not zero; of dtypes that torch cannot count in, those with any bit set."""
     if tensor.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        return int(torch.count_nonzero(tensor))
+        return masking.count_nonzero(tensor)
     raw = np.ascontiguousarray(from_torch(tensor)).reshape(-1)
     return int(raw.view(np.uint8).reshape(len(raw), -1).any(axis=1).sum()) if len(raw) else 0
 

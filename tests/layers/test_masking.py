@@ -422,3 +422,11 @@ def test_counts() -> None:
     assert sparsity_of(masks) == 0.25
     assert sparsity_of({}) == 0.0
     assert count_zeros({"w": torch.tensor([0.0, -0.0, 1.0])}) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool])
+def test_zeros_are_counted_in_any_dtype_and_order(dtype: torch.dtype) -> None:
+    special = torch.tensor([0.0, -0.0, float("inf"), float("nan"), -1.5, 6e-8]).to(dtype)
+    values = special[torch.randint(len(special), (40, 30), generator=torch.Generator().manual_seed(0))]
+    for tensor in (values, values.t()[::2], values[0, 0], values[:0]):
+        assert count_zeros({"w": tensor}) == sum(value == 0 for value in tensor.flatten().tolist())
