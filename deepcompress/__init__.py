@@ -37,7 +37,15 @@ from deepcompress.version import __version__
 if TYPE_CHECKING:
     from deepcompress.layers.masking import apply_masks, hold_masks
     from deepcompress.pipeline.pipeline import Pipeline, Result
-    from deepcompress.pipeline.stages import Finetune, GradualPrune, HuffmanEncode, KMeansQuantize, Prune, Retrain
+    from deepcompress.pipeline.stages import (
+        Finetune,
+        GradualPrune,
+        HuffmanEncode,
+        KMeansQuantize,
+        Lossless,
+        Prune,
+        Retrain,
+    )
     from deepcompress.report.report import Report
     from deepcompress.tensors.codebook import Codebook
     from deepcompress.tensors.model import CompressedModel, load, open
@@ -55,6 +63,7 @@ _HOMES = {
     "GradualPrune": "pipeline.stages",
     "HuffmanEncode": "pipeline.stages",
     "KMeansQuantize": "pipeline.stages",
+    "Lossless": "pipeline.stages",
     "Prune": "pipeline.stages",
     "Retrain": "pipeline.stages",
     "Report": "report.report",
@@ -69,6 +78,7 @@ __all__ = [
     "GradualPrune",
     "HuffmanEncode",
     "KMeansQuantize",
+    "Lossless",
     "MissingExtraError",
     "ModelError",
     "ParameterError",

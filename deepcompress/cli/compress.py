@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepcompress.cli import lossless as streamed
 from deepcompress.cli.console import Outcome, UsageError
+from deepcompress.cli.shards import SHARDED
 
 if TYPE_CHECKING:
     from deepcompress.pipeline.pipeline import Pipeline
@@ -33,11 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    lossless = options.lossless and _is_lossless(options)
+    lossless = options.lossless and _keeps_everything(options)
     pipeline = _from_recipe(options) if options.recipe is not None else _from_options(options)
     if os.path.exists(options.output) and os.path.realpath(options.output) == os.path.realpath(options.source):
         raise UsageError(f"{options.output} is the source itself")
-    if lossless and streamed.is_streamed(options.source):
+    if lossless and options.source.endswith((".safetensors", SHARDED)):  # torch's own files are loaded whole
+        from deepcompress.cli import lossless as streamed
+
         return streamed.run(options)
     from deepcompress.cli.checkpoints import read_checkpoint
 
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> Outcome:
     return _outcome(options.output, result.report)
 
 
-def _is_lossless(options: argparse.Namespace) -> bool:
+def _keeps_everything(options: argparse.Namespace) -> bool:
     """True, unless another option would lose something. Raises UsageError then."""
     others = {"--recipe": options.recipe, "--prune": options.prune, "--bits": options.bits, "--init": options.init}
     others |= {"--no-quantize": options.no_quantize or None, "--float16": options.float16 or None}

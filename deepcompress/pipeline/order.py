@@ -19,6 +19,9 @@ _NEEDS_BEFORE = {"finetune": ("quantize", "there are no centroids to finetune be
 def check_order(stages: Sequence[tuple[str, Stage]]) -> None:
     """Raise PipelineError naming the first two stages whose order cannot work."""
     seen: dict[str, str] = {}
+    alone = [name for name, stage in stages if stage.phase == "lossless"]
+    if alone and len(stages) > 1:
+        raise PipelineError(f"stage {alone[0]!r} must be the only one: what loses nothing goes with nothing that changes weights")
     for name, stage in stages:
         later_than, reason = _NEVER_AFTER.get(stage.phase, ((), ""))
         for phase in later_than:

@@ -16,7 +16,8 @@ from deepcompress.pipeline.state import Context, State
 class Stage(ABC):
     """Base of all stages, which are frozen dataclasses: their fields are their configuration.
 
-    `kind` names the stage in a configuration; `phase` says when it may run: "prune", "train", "quantize", "finetune" or "encode".
+    `kind` names the stage in a configuration; `phase` says when it may run: "prune", "train", "quantize", "finetune",
+    "encode", or "lossless", which stands alone.
     """
 
     kind: ClassVar[str]

@@ -12,7 +12,7 @@ from deepcompress.tensors.cost import BitCount
 
 __all__ = ["REPRESENTATIONS", "Histogram", "LayerRow", "StageRow"]
 
-REPRESENTATIONS = ("gaps", "dense", "raw", "tie")
+REPRESENTATIONS = ("gaps", "dense", "raw", "planes", "tie")
 
 
 @dataclass(frozen=True, kw_only=True)

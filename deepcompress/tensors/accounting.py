@@ -23,8 +23,8 @@ class FileBits:
     """Bits per tensor, in the order of the records, and of the whole file; `file.total` is 8 x its bytes exactly.
 
     What no single tensor owns (head, names, records, checksums, trailer, padding, metadata) is in the file's `header` only. A
-    table of code lengths that several tensors share is counted at the first of them; the lanes' length fields count as
-    codewords or gaps, chunk tables as header.
+    table of code lengths that several tensors share is counted at the first of them, as dense if its values are cut into planes:
+    it is a part of what they cost. The lanes' length fields count as codewords or gaps, chunk tables as header.
     """
 
     tensors: tuple[BitCount, ...]
@@ -38,7 +38,9 @@ def count_bits(directory: Directory, file_bytes: int) -> FileBits:
     for record, spans in zip(directory.records, directory.spans, strict=True):
         row = _tensor_bits(record, spans)
         mine = {index for index in _table_indices(record) if index < len(tables)}
-        rows.append(replace(row, code_lengths=sum(tables[index] for index in mine)))
+        own = sum(tables[index] for index in mine)
+        planes = record.values is not None and record.values.codec == layout.CODEC_PLANES
+        rows.append(replace(row, dense=row.dense + own) if planes else replace(row, code_lengths=own))
         for index in mine:
             tables[index] = 0
     owned = sum(rows, BitCount())

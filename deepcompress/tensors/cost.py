@@ -19,8 +19,8 @@ class BitCount:
         codewords: the indices of the weights, as codewords or fixed-width fields, the lengths of their lanes included.
         gaps: the positions of the nonzeros, the lengths of their lanes included.
         codebook: the centroids.
-        code_lengths: the code-length tables, from which the codes are rebuilt.
-        dense: tensors and values stored as they are.
+        code_lengths: the code-length tables, from which the codes of indices and gaps are rebuilt.
+        dense: tensors and values without a codebook, as they are or cut into planes, with the planes' tables.
         header: everything else: head, names, records, checksums, chunk tables, padding, trailer, metadata.
 
     Raises:

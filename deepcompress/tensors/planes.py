@@ -44,7 +44,7 @@ _FEW = 1 << 12  # with fewer values one lane serves
 _SAMPLE = 1 << 15  # values that say whether a plane is worth counting
 _WORTH_COUNTING = 0.98  # of a byte's entropy in the sample
 _TABLE_BITS = 2  # of a symbol's code length in a table, about
-_RECORD_BITS = 8 * 6  # what a record grows by, about
+_RECORD_BITS = 8 * 12  # what a record grows by, about
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from deepcompress.errors import ParameterError, StorageError
 from deepcompress.pipeline.pipeline import Pipeline
 from deepcompress.pipeline.stage import Stage
-from deepcompress.pipeline.stages import STAGES, Finetune, GradualPrune, HuffmanEncode, KMeansQuantize, Prune, Retrain
+from deepcompress.pipeline.stages import STAGES, Finetune, GradualPrune, HuffmanEncode, KMeansQuantize, Lossless, Prune, Retrain
 
 share = st.floats(0, 1)
 patterns = st.none() | st.lists(st.text(min_size=1, max_size=6), max_size=3) | st.tuples(st.just("fc*"))
@@ -89,7 +89,7 @@ def test_a_pipeline_survives_json_and_yaml(pipeline: Pipeline) -> None:
 
 
 def test_the_drawn_stages_are_all_there_are() -> None:
-    assert set(STAGES.values()) == {Prune, GradualPrune, Retrain, KMeansQuantize, Finetune, HuffmanEncode}
+    assert set(STAGES.values()) == {Prune, GradualPrune, Retrain, KMeansQuantize, Finetune, HuffmanEncode, Lossless}
 
 
 @pytest.mark.parametrize("suffix", [".json", ".yaml", ".yml"])
@@ -217,6 +217,7 @@ def test_what_is_no_configuration(source: Any, text: str) -> None:
             lambda: HuffmanEncode(max_code_length=21),
             "The 'max_code_length' parameter of HuffmanEncode must be an int from 1 to 20",
         ),
+        (lambda: Lossless(max_code_length=0), "The 'max_code_length' parameter of Lossless must be an int from 1 to 20"),
         (lambda: HuffmanEncode(leftovers="int8"), "The 'leftovers' parameter of HuffmanEncode must be None or 'float16'"),
         (lambda: GradualPrune(method="std"), "The 'method' parameter of GradualPrune must be one of percentile"),
         (lambda: GradualPrune(sparsity=1.2), "The 'sparsity' parameter of GradualPrune"),

@@ -8,7 +8,7 @@ import pytest
 
 from deepcompress.errors import PipelineError
 from deepcompress.pipeline.pipeline import Pipeline
-from deepcompress.pipeline.stages import Finetune, GradualPrune, HuffmanEncode, KMeansQuantize, Prune, Retrain
+from deepcompress.pipeline.stages import Finetune, GradualPrune, HuffmanEncode, KMeansQuantize, Lossless, Prune, Retrain
 
 PRUNE, RETRAIN, QUANTIZE = Prune("percentile", q=0.5), Retrain(epochs=1), KMeansQuantize()
 FINETUNE, ENCODE, GRADUAL = Finetune(epochs=1), HuffmanEncode(), GradualPrune(epochs=2)
@@ -23,6 +23,8 @@ FINETUNE, ENCODE, GRADUAL = Finetune(epochs=1), HuffmanEncode(), GradualPrune(ep
         ([QUANTIZE, FINETUNE, RETRAIN], "stage '2' cannot follow '0': retraining would tear"),
         ([FINETUNE, QUANTIZE], "stage '0' needs a 'quantize' stage before it: there are no centroids to finetune"),
         ([ENCODE, HuffmanEncode()], "stage '1' cannot follow '0': a file has one encoding"),
+        ([PRUNE, Lossless()], "stage '1' must be the only one: what loses nothing goes with nothing that changes weights"),
+        ([Lossless(), ENCODE], "stage '0' must be the only one"),
         ([ENCODE, PRUNE], "stage '1' cannot follow '0': encoding is the last stage"),
         ([Pipeline([("in", QUANTIZE)]), PRUNE], "stage '1' cannot follow '0/in'"),
         ([QUANTIZE, Pipeline([("in", PRUNE)])], "stage '1/in' cannot follow '0'"),
@@ -39,6 +41,7 @@ def test_orders_that_cannot_work(stages: list[Any], text: str) -> None:
     [
         [PRUNE, RETRAIN, PRUNE, RETRAIN, GRADUAL, QUANTIZE, FINETUNE, FINETUNE, ENCODE],
         [QUANTIZE, FINETUNE, QUANTIZE],
+        [Lossless()],
         [Pipeline([("a", PRUNE), ("b", Pipeline([("a", RETRAIN)]))]), Pipeline([("a", PRUNE)]), ENCODE],
     ],
 )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from deepcompress.pipeline.stage import Stage
-from deepcompress.pipeline.stages.encode import HuffmanEncode
+from deepcompress.pipeline.stages.encode import HuffmanEncode, Lossless
 from deepcompress.pipeline.stages.prune import Prune
 from deepcompress.pipeline.stages.quantize import Finetune, KMeansQuantize
 from deepcompress.pipeline.stages.retrain import GradualPrune, Retrain
 
 STAGES: dict[str, type[Stage]] = {
-    stage.kind: stage for stage in (Prune, GradualPrune, Retrain, KMeansQuantize, Finetune, HuffmanEncode)
+    stage.kind: stage for stage in (Prune, GradualPrune, Retrain, KMeansQuantize, Finetune, HuffmanEncode, Lossless)
 }
 
-__all__ = ["STAGES", "Finetune", "GradualPrune", "HuffmanEncode", "KMeansQuantize", "Prune", "Retrain"]
+__all__ = ["STAGES", "Finetune", "GradualPrune", "HuffmanEncode", "KMeansQuantize", "Lossless", "Prune", "Retrain"]

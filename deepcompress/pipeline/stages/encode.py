@@ -1,4 +1,4 @@
-"""The stage that decides how everything is written."""
+"""The stages that decide how everything is written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class HuffmanEncode(Stage):
     """Code indices and the gaps between nonzeros with canonical Huffman codes.
 
     For each tensor the cheapest of nonzeros with gaps, indices with a zero symbol, and plain values is written, by counting
-    their bits.
+    their bits. What has no codebook loses nothing but what `leftovers` rounds: its numbers are cut into planes, see `Lossless`.
 
     Args:
         max_code_length: longest codeword, 1 to 20 bits; raised where an alphabet needs more.
@@ -44,9 +44,7 @@ class HuffmanEncode(Stage):
     phase: ClassVar[str] = "encode"
 
     def __post_init__(self) -> None:
-        limit = self.max_code_length
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_CODE_LENGTH:
-            raise ParameterError.of("max_code_length", "HuffmanEncode", f"an int from 1 to {MAX_CODE_LENGTH}", limit)
+        _check_code_length(self.max_code_length, "HuffmanEncode")
         if self.leftovers not in (None, "float16"):
             raise ParameterError.of("leftovers", "HuffmanEncode", "None or 'float16'", self.leftovers)
 
@@ -54,6 +52,39 @@ class HuffmanEncode(Stage):
         stored = _round_leftovers(state) if self.leftovers else {}
         encoding = Encoding("huffman", self.max_code_length)
         return replace(state, encoding=encoding, stored={**state.stored, **stored}, notes=())
+
+
+@dataclass(frozen=True, eq=False)
+class Lossless(Stage):
+    """Write every tensor so that it comes back equal in every bit, in as few bytes as that takes; the only stage of a pipeline.
+
+    The numbers of each tensor are cut into planes: exponents with the first bits of their mantissas are Huffman-coded, what is
+    noise is stored as it is. Weights that are zero cost the gaps between the others.
+
+    Args:
+        max_code_length: longest codeword, 1 to 20 bits.
+
+    Raises:
+        ParameterError: a parameter out of its range.
+
+    Source: Hershcovitch et al. ZipNN: Lossless compression for AI models. 2024. arXiv:2411.05239 (planes of bytes).
+    """
+
+    max_code_length: int = DEFAULT_MAX_CODE_LENGTH
+
+    kind: ClassVar[str] = "lossless"
+    phase: ClassVar[str] = "lossless"
+
+    def __post_init__(self) -> None:
+        _check_code_length(self.max_code_length, "Lossless")
+
+    def apply(self, state: State, context: Context) -> State:
+        return replace(state, encoding=Encoding("huffman", self.max_code_length), notes=())
+
+
+def _check_code_length(limit: object, owner: str) -> None:
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_CODE_LENGTH:
+        raise ParameterError.of("max_code_length", owner, f"an int from 1 to {MAX_CODE_LENGTH}", limit)
 
 
 def _round_leftovers(state: State) -> dict[str, str]:
