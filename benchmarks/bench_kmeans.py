@@ -38,7 +38,8 @@ def pruned(count: int) -> Weights:
     """Student's t with three degrees of freedom; the 40 % of greatest magnitude are left."""
     drawn = np.random.default_rng(1).standard_t(3, count * 5 // 2).astype(np.float32) * np.float32(0.02)
     sizes = np.abs(drawn)
-    return drawn[sizes > np.partition(sizes, len(drawn) - count - 1)[len(drawn) - count - 1]]
+    kept: Weights = drawn[sizes > np.partition(sizes, len(drawn) - count - 1)[len(drawn) - count - 1]]
+    return kept
 
 
 def ours(weights: Weights, init: str) -> Found:

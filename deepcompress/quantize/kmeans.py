@@ -27,9 +27,9 @@ _HEADROOM = 64
 def fit_kmeans(values: Array, k: int, *, init: str = "linear", max_iter: int = 300, seed: int = 0) -> Floats:
     """Cluster scalar weights around at most `k` shared values.
 
-    Values are sorted once, which takes most of the time; then a cluster is a run of them, and a pass costs k log n. A cluster without values moves to the
-    worst-served one, the one farthest from its centroid (several to as many different ones), so that as many clusters come
-    out as were asked for. The squared error never grows from one pass to the next.
+    Values are sorted once, which takes most of the time; then a cluster is a run of them, and a pass costs k log n. A cluster
+    without values moves to the worst-served one, the one farthest from its centroid (several to as many different ones), so
+    that as many clusters come out as were asked for. The squared error never grows from one pass to the next.
 
     Args:
         values: any shape, finite; float16, float32, float64 or integers. Their order has no influence.
