@@ -36,15 +36,15 @@ class StreamRecord:
 
     @classmethod
     def unpack(cls, cursor: Cursor, raw_length: int | None) -> StreamRecord:
-        """Read a stream record; `raw_length` is the length that a raw stream has here, None where raw cannot be."""
+        """Read a stream record; `raw_length` is the length that raw values have here, None where there must be symbols."""
         codec = cursor.varint()
+        if raw_length is None and codec in (layout.CODEC_RAW, layout.CODEC_PLANES):
+            raise cursor.error(f"a stream of symbols cannot have codec {codec}, which stores values")
         if codec != layout.CODEC_RAW:
             length = cursor.varint()
             geometry = cursor.byte()
             return cls(codec, length, geometry, cursor.take(cursor.varint()))
-        if raw_length is None:
-            raise cursor.error("a stream of symbols cannot be raw")
-        return cls(codec, raw_length)
+        return cls(codec, raw_length or 0)
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,6 @@ def read_record(cursor: Cursor, name: str, earlier: list[TensorRecord]) -> Tenso
     values = StreamRecord.unpack(cursor, raw_length)
     if value_map == layout.MAP_NONE and values.codec in (layout.CODEC_FIXED, layout.CODEC_HUFFMAN):
         raise cursor.error(f"codec {values.codec} stores symbols, and there is no value map for them")
-    if value_map != layout.MAP_NONE and values.codec == layout.CODEC_PLANES:
-        raise cursor.error(f"codec {values.codec} stores values, which have no use for a value map")
     return TensorRecord(name, dtype, shape, stored, value_map, size, axis, sparse, values)
 
 

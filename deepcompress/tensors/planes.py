@@ -40,11 +40,13 @@ Counts = NDArray[np.int64]
 _MANTISSA_BITS = 3  # of the most that are coded along with the exponent
 _BYTE = 8
 _CHUNK_LOG2, _LANES = 17, 4
+_AT_ONCE = 1 << 17  # words that are put together while they are still in the cache
 _FEW = 1 << 12  # with fewer values one lane serves
 _SAMPLE = 1 << 15  # values that say whether a plane is worth counting
 _WORTH_COUNTING = 0.98  # of a byte's entropy in the sample
 _TABLE_BITS = 2  # of a symbol's code length in a table, about
-_RECORD_BITS = 8 * 12  # what a record grows by, about
+_PLANE_BYTES = 2  # of a plane's width and kind in the record
+_CODED_BYTES = 5  # of its table's number and its length, at most but in huge tensors
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def words_of(stored: str) -> Words:
 class Plane:
     """Bits [shift, shift + width) of each word: all equal to `constant`; or coded, with `counts` of them; or plain.
 
-    `bits` are what they take, a table of code lengths included.
+    `bits` are what they take, a table of code lengths and what a record says of them but for width and kind included.
     """
 
     shift: int
@@ -114,7 +116,8 @@ def plan_planes(elements: NDArray[Any], stored: str, tables: Tables) -> PlanesPl
     for high, shift in pairwise(edges):
         planes.append(_lower_plane(words, kind, Plane(shift, high - shift, (high - shift) * len(words)), tables))
     merged = tuple(_merged(planes))
-    return PlanesPlan(kind, merged, sum(plane.bits for plane in merged) + _RECORD_BITS)
+    record = len(varint(elements.nbytes)) + 3 + _PLANE_BYTES * len(merged)  # length, geometry, two counts; planes
+    return PlanesPlan(kind, merged, sum(plane.bits for plane in merged) + 8 * record)
 
 
 def _top_plane(words: NDArray[Any], kind: Words, tables: Tables) -> Plane:
@@ -147,12 +150,22 @@ def _decide(plane: Plane, counts: Counts, tables: Tables) -> Plane:
     """A plain plane, or what is smaller: a constant or coded one."""
     used = np.flatnonzero(counts)
     if len(used) == 1:
-        return Plane(plane.shift, plane.width, 0, constant=int(used[0]))
-    counts = counts[: used[-1] + 1]
+        return Plane(plane.shift, plane.width, 8 * len(varint(int(used[0]))), constant=int(used[0]))
+    words, counts = int(counts.sum()), counts[: used[-1] + 1]
     plan = tables.plan_huffman(counts, 1 << plane.width)
-    if plan is not None and plan.total + _RECORD_BITS < plane.bits:
-        return Plane(plane.shift, plane.width, plan.total, counts=counts)
+    if plan is not None and (bits := plan.total + _frame_bits(words)) < plane.bits:
+        return Plane(plane.shift, plane.width, bits, counts=counts)
     return plane
+
+
+def _geometry(words: int) -> Geometry:
+    return Geometry(_CHUNK_LOG2, 1 if words < _FEW else _LANES)
+
+
+def _frame_bits(words: int) -> int:
+    """What a coded plane takes besides codewords and a table: lengths of chunks and lanes, the lanes' last bytes, its record."""
+    chunks, lanes = chunk_count(words, _CHUNK_LOG2), _geometry(words).lanes
+    return 8 * (_CODED_BYTES + chunks * (4 * (lanes - (chunks == 1)) + lanes))
 
 
 def _merged(planes: Sequence[Plane]) -> Iterator[Plane]:
@@ -175,7 +188,7 @@ def _merged(planes: Sequence[Plane]) -> Iterator[Plane]:
 def encode_planes(elements: NDArray[Any], plan: PlanesPlan, tables: Tables) -> tuple[StreamRecord, Bytes]:
     """The record and the section of `elements`, (n,), cut as planned; tables that they bring are added to `tables`."""
     words = elements.view(plan.words.dtype)
-    geometry = Geometry(_CHUNK_LOG2, 1 if len(words) < _FEW else _LANES)
+    geometry = _geometry(len(words))
     parts = [_encode_plane(words, plan.words.rotated, plane, geometry, tables) for plane in plan.planes]
     parameters = varint(len(parts)) + b"".join(parameters for parameters, _ in parts)
     section = np.concatenate([data for _, data in parts])
@@ -229,12 +242,14 @@ def decode_planes(record: StreamRecord, section: Bytes, tables: Sequence[Lengths
     parts = list(_open_parts(record, sealed(section), tables, total, kind))
     words = np.zeros(total, kind.dtype)
     size = 1 << geometry.chunk_log2
+    step = max(_AT_ONCE >> geometry.chunk_log2, 1)  # chunks, of which there are as many as words if the file says so
 
     def work(first: int, last: int) -> None:
-        for chunk in range(first, last):
-            run = words[chunk * size : (chunk + 1) * size]
+        for chunk in range(first, last, step):
+            end = min(chunk + step, last)
+            run = words[chunk * size : end * size]
             for part in parts:
-                part.put(chunk, chunk + 1, chunk * size, run)
+                part.put(chunk, end, chunk * size, run)
             if kind.rotated:
                 rotate_back(run)
 

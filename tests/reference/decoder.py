@@ -39,7 +39,9 @@ MAX_SYMBOL = 65_535
 MAX_CHUNK = 2**32 - 1
 TIE, MAP, SPARSE, STORED, SINGLE, SAME = 0x80, 0x03, 0x04, 0x08, 0x10, 0x40
 CODEBOOK, AFFINE = 1, 2
-RAW, FIXED, HUFFMAN = 0, 1, 2
+RAW, FIXED, HUFFMAN, PLANES = 0, 1, 2, 3
+PLAIN, CONSTANT, CODED = 0, 1, 2
+MAX_PLAIN, MAX_CODED = 56, 16
 STRINGS, RECIPE, MODULES = 2, 4, 6
 WORDS = {0xF8: b"weight", 0xF9: b"bias", 0xFA: b"running_mean", 0xFB: b"running_var", 0xFC: b"num_batches_tracked"}
 
@@ -75,6 +77,10 @@ NARROWER = {
     "int32": ("int8", "int16"),
     "int16": ("int8",),
 }
+
+
+COMPLEX = ("complex64", "complex128", "complex32")
+ROTATED = (*FLOATS, *COMPLEX)
 
 
 class LimitError(ValueError):
@@ -345,12 +351,12 @@ class RecordReader:
         refuse(not 1 <= gap_bits <= 16, f"gap_bits {gap_bits}")
         refuse(gap_count > record.numel, "a gap count above numel")
         gaps = self.stream()
-        refuse(gaps.codec == RAW, "a raw gap stream")
+        refuse(gaps.codec in (RAW, PLANES), "gaps that are not symbols")
         return replace(record, nonzeros=nonzeros, gap_bits=gap_bits, gap_count=gap_count, gaps=gaps)
 
     def values(self, record: Record) -> Record:
         values = self.stream()
-        refuse(values.codec == RAW and record.value_map, "raw values with a value map")
+        refuse(values.codec in (RAW, PLANES) and record.value_map, "elements with a value map")
         refuse(values.codec in (FIXED, HUFFMAN) and not record.value_map, "symbols without a value map")
         return replace(record, values=values)
 
@@ -459,7 +465,7 @@ class TensorReader:
         assert own is not None
         self.record, self.own, self.codes, self.payload = record, own, codes, payload
         streams = (record.gaps, record.values)
-        self.unknown = [s.codec for s in streams if s and s.codec not in (RAW, FIXED, HUFFMAN)]
+        self.unknown = [s.codec for s in streams if s and s.codec not in (RAW, FIXED, HUFFMAN, PLANES)]
 
     def elements(self) -> bytes:
         record = self.record
@@ -468,9 +474,10 @@ class TensorReader:
         if record.gaps:
             places, counts = self.places(record.gaps)
         section = self.payload.take(self.own.values)
-        if record.values.codec == RAW:
-            refuse(record.dtype == "bool" and any(byte > 1 for byte in section), "a bool other than 0 and 1")
-            values = widen_all(section, record.stored, record.dtype)
+        if record.values.codec in (RAW, PLANES):
+            stored = section if record.values.codec == RAW else self.planes(section, len(places))
+            refuse(record.dtype == "bool" and any(byte > 1 for byte in stored), "a bool other than 0 and 1")
+            values = widen_all(stored, record.stored, record.dtype)
         else:
             chunks = self.chunks(section, counts)
             symbols = [symbol for chunk in chunks for symbol in chunk]
@@ -501,6 +508,35 @@ class TensorReader:
         refuse(record.gaps and counts != [len(chunk) for chunk in chunks], "gaps and values differ in a chunk's nonzeros")
         return chunks
 
+    def planes(self, section: bytes, elements: int) -> bytes:
+        """The stored elements, put together from the planes of their words."""
+        stream, stored = self.record.values, self.record.stored
+        refuse(stream.lanes > 32, "more than 32 lanes")
+        parts = 2 if stored in COMPLEX else 1
+        size = SIZES[stored] // parts
+        words = [0] * (elements * parts)
+        source = Bytes(section)
+        for plane in _planes(Bytes(stream.parameters), 8 * size):
+            fields = self.plane(plane, source, len(words))
+            words = [word << plane.width | number for word, number in zip(words, fields, strict=True)]
+        source.end("planes")
+        if stored in ROTATED:
+            words = [word >> 1 | (word & 1) << (8 * size - 1) for word in words]
+        return b"".join(word.to_bytes(size, "little") for word in words)
+
+    def plane(self, plane: "Plane", source: Bytes, count: int) -> list[int]:
+        """The numbers that `count` words have in a plane."""
+        if plane.kind == CONSTANT:
+            return [plane.number] * count
+        if plane.kind == PLAIN:
+            bits = Bits(source.take((count * plane.width + 7) // 8))
+            fields = [bits.field(plane.width) for _ in range(count)]
+            bits.end()
+            return fields
+        stream, largest = self.record.values, (1 << plane.width) - 1
+        coder = Coder(stream, self.table(plane.number, largest), largest)
+        return [symbol for chunk in _chunks(coder, source.take(plane.length), count, None) for symbol in chunk]
+
     def coder(self, stream: Stream, largest: int) -> Coder:
         refuse(stream.lanes > 32, "more than 32 lanes")
         parameters = Bytes(stream.parameters)
@@ -509,10 +545,45 @@ class TensorReader:
         return Coder(stream, read, largest)
 
     def huffman(self, parameters: Bytes, largest: int) -> Callable[[Bits], int]:
-        number = parameters.varint()
+        return self.table(parameters.varint(), largest)
+
+    def table(self, number: int, largest: int) -> Callable[[Bits], int]:
         refuse(number >= len(self.codes), "a code-length table that does not exist")
         refuse(max(self.codes[number].symbols.values(), default=0) > largest, "a codeword for a symbol that cannot stand here")
         return self.codes[number].read
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A plane of words: `number` is what is constant, or a code-length table's; `length` the bytes of a coded plane."""
+
+    width: int
+    kind: int
+    number: int = 0
+    length: int = 0
+
+
+def _planes(parameters: Bytes, word: int) -> list[Plane]:
+    """What codec 3's parameters say of the planes of words of `word` bits."""
+    planes, left = [], word
+    for _ in range(parameters.varint()):
+        plane = _plane(parameters)
+        refuse(not 1 <= plane.width <= left, f"a plane of {plane.width} of {left} bits")
+        left -= plane.width
+        planes.append(plane)
+    refuse(left, f"{left} bits are in no plane")
+    parameters.end("codec parameters")
+    return planes
+
+
+def _plane(parameters: Bytes) -> Plane:
+    width, kind = parameters.u8(), parameters.u8()
+    refuse(kind > CODED, f"a plane of kind {kind}")
+    refuse(kind == PLAIN and width > MAX_PLAIN, f"a plain plane of {width} bits")
+    refuse(kind == CODED and width > MAX_CODED, f"a coded plane of {width} bits")
+    number = parameters.varint() if kind != PLAIN else 0
+    refuse(kind == CONSTANT and number >> width, "a constant wider than its plane")
+    return Plane(width, kind, number, parameters.varint() if kind == CODED else 0)
 
 
 def _fixed(parameters: Bytes, largest: int) -> Callable[[Bits], int]:
