@@ -17,13 +17,17 @@ from tests.reference.writer import (
     Raw,
     build,
     coded,
+    coded_plane,
     codewords,
+    constant_plane,
     fixed,
     gamma,
     huffman,
     low,
     pack,
     plain,
+    plain_plane,
+    planes,
     raw_stream,
     shape,
     stream,
@@ -33,6 +37,7 @@ from tests.reference.writer import (
 )
 
 F32, F64, F16, BF16, I64, U8, BOOL = 0, 1, 2, 3, 4, 8, 12
+I16, C64, C32, F8, F4 = 6, 13, 15, 16, 21
 TIE, STORED, SPARSE, CODEBOOK, AFFINE = 0x80, 8, 4, 1, 2
 HUFFMAN_LENGTHS = [1, 2, 3, 3]
 
@@ -95,6 +100,21 @@ def sparse(
     record += varint(gap_count - nonzeros) + (stream(gap_codec, len(gaps), fixed(2), g, lanes_log) if gap_codec else raw_stream())
     record += stream(1, len(values), fixed(2), g if value_g is None else value_g, lanes_log)
     return Entry("s", record, [Raw(f32s(-1.5, 0.25, 2.0)), gaps, values])
+
+
+def cut(
+    parameters: bytes,
+    section: bytes,
+    sides: Sequence[int] = (4,),
+    dtype: int = U8,
+    *,
+    stored: int | None = None,
+    g: int = 31,
+    lanes_log: int = 0,
+) -> Entry:
+    """A dense tensor of values cut into planes."""
+    record = bytes([0 if stored is None else STORED, dtype]) + shape(*sides) + (b"" if stored is None else bytes([stored]))
+    return Entry("p", record + stream(3, len(section), parameters, g, lanes_log), [section])
 
 
 def affine(
@@ -624,6 +644,137 @@ class TestSparse:
     def test_malformed(self, entry: Entry) -> None:
         with pytest.raises(MalformedError):
             read(file(entry))
+
+
+class TestPlanes:
+    HALVES = planes(plain_plane(4), plain_plane(4))
+
+    def test_the_top_comes_first(self) -> None:
+        entry = cut(planes(plain_plane(3), plain_plane(5)), pack("110000010111") + pack("10000010000000011111"))
+        assert data(entry) == bytes([0b011_00001, 0b000_00010, 0b010_00000, 0b111_11111])
+
+    def test_a_float_has_its_exponent_first_and_its_sign_last(self) -> None:
+        section = pack(low(0x7F, 8) + low(0x80, 8) + low(0, 23) + low(0, 23) + "0" + "1")
+        parameters = planes(plain_plane(8), plain_plane(23), plain_plane(1))
+        with pytest.raises(MalformedError):  # planes begin with whole bytes
+            data(cut(parameters, section, (2,), F32))
+        section = b"\x7f\x80" + bytes(6) + b"\2"
+        assert floats(data(cut(parameters, section, (2,), F32))) == [1.0, -2.0]
+
+    @pytest.mark.parametrize(("code", "size"), [(F16, 2), (BF16, 2), (F32, 4), (F64, 8), (C64, 4), (14, 8), (C32, 2)])
+    def test_words_of_floats_and_complex_numbers_are_rotated(self, code: int, size: int) -> None:
+        parts = 2 if code in (C64, 14, C32) else 1
+        parameters = planes(*[plain_plane(8)] * size)  # a plane for each byte of the rotated words 1, 2 ...
+        lowest = bytes(range(1, parts + 1))
+        section = bytes(parts * (size - 1)) + lowest
+        half = [(w >> 1 | (w & 1) << (8 * size - 1)).to_bytes(size, "little") for w in lowest]
+        assert data(cut(parameters, section, (), code)) == b"".join(half)
+
+    @pytest.mark.parametrize(("code", "size"), [(I64, 8), (I16, 2), (9, 2), (U8, 1), (F8, 1), (17, 1), (20, 1), (F4, 1)])
+    def test_other_words_are_not(self, code: int, size: int) -> None:
+        content = bytes(range(0x81, 0x81 + 3 * size))
+        section = b"".join(content[byte::size] for byte in reversed(range(size)))
+        assert data(cut(planes(*[plain_plane(8)] * size), section, (3,), code)) == content
+
+    def test_constants_take_no_bytes(self) -> None:
+        assert data(cut(planes(constant_plane(1, 1), constant_plane(7, 3)), b"", (2, 2))) == b"\x83" * 4
+        wide = planes(constant_plane(63, 2**63 - 1), constant_plane(1, 0))
+        assert data(cut(wide, b"", (1,), I64)) == b"\xfe" + b"\xff" * 7
+        assert data(cut(planes(constant_plane(64, 2**62)), b"", (1,), 11)) == (2**62).to_bytes(8, "little")
+
+    def test_no_words(self) -> None:
+        assert data(cut(self.HALVES, b"", (0,))) == data(cut(planes(coded_plane(8, 0)), b"", (0, 3), g=2, lanes_log=5)) == b""
+
+    def test_widest(self) -> None:
+        entry = cut(planes(plain_plane(8), plain_plane(56)), b"\x08" + bytes(range(1, 8)), (), I64)
+        assert data(entry) == bytes(range(1, 9))
+        words = packed([9, 2**15], 16)
+        assert data(cut(planes(coded_plane(16, 1)), b"\2", (2,), I16), [table([0] * 9 + [1] + [0] * 32758 + [1])]) == words
+
+    def test_a_coded_plane(self) -> None:
+        section = pack(huffman([0, 3, 1, 2], HUFFMAN_LENGTHS))
+        entry = cut(planes(constant_plane(4, 5), coded_plane(2, len(section)), plain_plane(2)), section + packed([3, 2, 1, 0]))
+        assert data(entry) == bytes([0x53, 0x5E, 0x55, 0x58])
+
+    @pytest.mark.parametrize("lanes_log", [0, 1])
+    def test_chunks_are_counted_in_words(self, lanes_log: int) -> None:
+        """Of complex numbers there are two words in each: 3 elements are 6 words, and 3 chunks of 2."""
+        pairs = ((0, 1), (2, 3), (1, 0))
+        chunks = [pack(huffman(pair, HUFFMAN_LENGTHS)) for pair in pairs]
+        if lanes_log:
+            chunks = [u32(1) + pack(huffman([a], HUFFMAN_LENGTHS)) + pack(huffman([b], HUFFMAN_LENGTHS)) for a, b in pairs]
+        section = u32(*map(len, chunks)) + b"".join(chunks)
+        parameters = planes(coded_plane(2, len(section)), constant_plane(14, 0))
+        entry = cut(parameters, section, (3,), C32, g=1, lanes_log=lanes_log)
+        words = [symbol << 13 & 0x7FFF for symbol in (0, 1, 2, 3, 1, 0)]  # rotated right: the first bit is the exponent's
+        assert data(entry) == packed(words, 16)
+
+    def test_sparse(self) -> None:
+        """The gaps are in chunks of 4 elements, one of them without a nonzero; the words, one for each nonzero, are not."""
+        gaps = u32(1, 1, 0, 1, 1, 0) + packed([1]) + packed([3])
+        record = bytes([SPARSE, U8]) + shape(9) + varint(2) + b"\3" + varint(0)
+        record += stream(1, len(gaps), fixed(2), 2) + stream(3, 2, self.HALVES, 31)
+        assert data(Entry("p", record, [gaps, b"\x21\x43"])) == bytes([0, 0x13, 0, 0, 0, 0, 0, 0x24, 0])
+
+    def test_stored_in_another_type(self) -> None:
+        """Words are those of the type in the file, here rotated halves; then they become singles."""
+        assert floats(data(cut(planes(plain_plane(16)), packed([0x7800, 0x8001], 16), (2,), F32, stored=F16))) == [1.0, -2.0]
+        assert data(cut(planes(constant_plane(8, 0xFE)), b"", (1,), I64, stored=7)) == b"\xfe" + b"\xff" * 7
+
+    def test_bool(self) -> None:
+        parameters = planes(constant_plane(7, 0), plain_plane(1))
+        assert data(cut(parameters, b"\5", (4,), BOOL)) == b"\1\0\1\0"
+        with pytest.raises(MalformedError, match="a bool"):
+            data(cut(planes(constant_plane(7, 1), plain_plane(1)), b"\5", (4,), BOOL))
+
+    @pytest.mark.parametrize(
+        ("entry", "text"),
+        [
+            (cut(planes(), b""), "8 bits are in no plane"),
+            (cut(b"", b""), "1 bytes wanted"),
+            (cut(planes(plain_plane(4)), b"\0\0"), "4 bits are in no plane"),
+            (cut(planes(plain_plane(4), plain_plane(5)), bytes(5)), "a plane of 5 of 4 bits"),
+            (cut(planes(plain_plane(9)), bytes(5)), "a plane of 9 of 8 bits"),
+            (cut(planes(plain_plane(8), constant_plane(0, 0)), bytes(4)), "a plane of 0 of 0 bits"),
+            (cut(planes(constant_plane(0, 0), plain_plane(8)), bytes(4)), "a plane of 0 of 8 bits"),
+            (cut(planes(plain_plane(57), plain_plane(7)), bytes(64), (8,), I64), "a plain plane of 57 bits"),
+            (cut(planes(coded_plane(17, 1), plain_plane(15)), bytes(16), (8,), F32), "a coded plane of 17 bits"),
+            (cut(planes(b"\x08\3"), bytes(4)), "a plane of kind 3"),
+            (cut(planes(constant_plane(8, 256)), b""), "a constant wider than its plane"),
+            (cut(planes(plain_plane(8)) + b"\0", bytes(4)), "codec parameters: 1 bytes too many"),
+            (cut(varint(2) + plain_plane(8), bytes(4)), "1 bytes wanted, 0 left"),
+            (cut(varint(2**62) + plain_plane(8), bytes(4)), "1 bytes wanted, 0 left"),
+            (cut(planes(plain_plane(8)), bytes(3)), "4 bytes wanted, 3 left"),
+            (cut(planes(plain_plane(8)), bytes(5)), "planes: 1 bytes too many"),
+            (cut(planes(constant_plane(8, 0)), bytes(1)), "planes: 1 bytes too many"),
+            (cut(planes(plain_plane(3), plain_plane(5)), b"\0\x10" + bytes(3)), "filled up with other bits"),
+            (cut(planes(coded_plane(8, 2)), bytes(1)), "2 bytes wanted, 1 left"),
+            (cut(planes(coded_plane(8, 2)), bytes(2)), "bit string too long"),
+            (cut(planes(coded_plane(8, 1)), b"\x10"), "filled up with other bits"),
+            (cut(planes(coded_plane(8, 1, 1)), bytes(1)), "a code-length table that does not exist"),
+            (cut(planes(coded_plane(1, 1), plain_plane(7)), bytes(5)), "a codeword for a symbol that cannot stand here"),
+            (cut(planes(coded_plane(8, 8)), u32(1, 1), g=0), "wanted"),
+            (cut(planes(coded_plane(8, 11)), u32(1, 1) + bytes(3), g=1), "stream section: 1 bytes too many"),
+            (cut(planes(plain_plane(8)), bytes(4), lanes_log=6), "more than 32 lanes"),
+        ],
+    )
+    def test_malformed(self, entry: Entry, text: str) -> None:
+        with pytest.raises(MalformedError, match=text):
+            read(file(entry))
+
+    @pytest.mark.parametrize("flags", [CODEBOOK, AFFINE])
+    def test_no_value_map(self, flags: int) -> None:
+        record = bytes([flags, F32]) + shape(1) + b"\0" + stream(3, 0, planes(constant_plane(32, 0)))
+        with pytest.raises(MalformedError, match="elements with a value map"):
+            read_leniently(file(Entry("p", record, [bytes(8 * (flags == AFFINE))])))
+
+    def test_no_gaps(self) -> None:
+        with pytest.raises(MalformedError, match="gaps that are not symbols"):
+            read_leniently(file(sparse(b"\0", 1, b"\1", 1, 9, gap_codec=3)))
+
+    def test_no_record_like_it(self) -> None:
+        with pytest.raises(MalformedError, match="values are not raw"):
+            read_leniently(file(cut(planes(constant_plane(8, 0)), b""), Entry("q", b"\x40")))
 
 
 class TestScope:

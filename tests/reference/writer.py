@@ -121,6 +121,23 @@ def fixed(width: int, base: int = 0) -> bytes:
     return bytes([width]) + varint(base)
 
 
+def planes(*each: bytes) -> bytes:
+    """Parameters of codec 3: the planes from the top, each made by one of the three functions below."""
+    return varint(len(each)) + b"".join(each)
+
+
+def plain_plane(width: int) -> bytes:
+    return bytes([width, 0])
+
+
+def constant_plane(width: int, number: int) -> bytes:
+    return bytes([width, 1]) + varint(number)
+
+
+def coded_plane(width: int, length: int, number: int = 0) -> bytes:
+    return bytes([width, 2]) + varint(number) + varint(length)
+
+
 def u32(*values: int) -> bytes:
     return struct.pack(f"<{len(values)}I", *values)
 
