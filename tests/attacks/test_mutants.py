@@ -14,6 +14,7 @@ import deepcompress as dc
 from deepcompress.container.varint import varint
 from deepcompress.errors import FormatError
 from deepcompress.tensors.build import Extras, Tie
+from deepcompress.tensors.compressed import DenseTensor
 from deepcompress.tensors.elements import numpy_dtype
 from tests.reference.decoder import LimitError, MalformedError, read
 from tests.tensors import samples
@@ -34,9 +35,16 @@ def small_files() -> list[bytes]:
         ("b", samples.shared_tensor("float16", (5, 9), 5, 5, 1.0)),
         ("c", samples.dense_tensor("int64", "int64", (40,), 6, 0.1)),
     ]
+    cut: samples.Named = [
+        (kind, DenseTensor(samples.weights(kind, (count,), 7), kind, kind))
+        for kind, count in (("bfloat16", 90), ("complex32", 60))
+    ]
+    cut.append(("sparse", DenseTensor(np.where(np.arange(99) % 5 == 0, np.float32(0.1), 0), "float32", "float32")))
     with samples.small_chunks(8, 2):
         second = samples.to_file(chunked)
-    return [samples.to_file(coded, extras=Extras({"k": "v"}, {"a": [1]}, {"layer": 2})), second]
+    with samples.small_chunks(64, 1):
+        third = samples.to_file(cut)
+    return [samples.to_file(coded, extras=Extras({"k": "v"}, {"a": [1]}, {"layer": 2})), second, third]
 
 
 FILES = small_files()

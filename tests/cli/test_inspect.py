@@ -24,7 +24,7 @@ def test_json_has_totals_and_every_tensor(cli, compressed: Path, tensors) -> Non
 
 def test_the_table_shows_every_tensor_in_full(cli, compressed: Path, tensors) -> None:
     out = cli("inspect", compressed).out
-    assert out.startswith(f"{compressed}: format 1.0, 7 tensors, {compressed.stat().st_size:,} bytes, ")
+    assert out.startswith(f"{compressed}: format 1.1, 7 tensors, {compressed.stat().st_size:,} bytes, ")
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
     assert rows["fc.weight"][1:3] == ["float32", "10x72"]
     assert "32" in rows["fc.weight"]

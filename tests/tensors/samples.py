@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from deepcompress.container.layout import DTYPES, NARROWER, numel
-from deepcompress.tensors import streams
+from deepcompress.tensors import planes, streams
 from deepcompress.tensors.build import Extras, Tie, write_model
 from deepcompress.tensors.codebook import Codebook
 from deepcompress.tensors.compressed import AffineTensor, CompressedTensor, DenseTensor
@@ -31,7 +31,8 @@ shapes = st.one_of(
 @contextmanager
 def small_chunks(symbols: int, lanes: int) -> Iterator[None]:
     """Chunks of about `symbols` symbols, and `lanes` lanes even in short ones."""
-    with mock.patch.multiple(streams, _CHUNK_SYMBOLS=symbols, _SINGLE_LANE=1, _LANES=lanes):
+    of_streams = mock.patch.multiple(streams, _CHUNK_SYMBOLS=symbols, _SINGLE_LANE=1, _LANES=lanes)
+    with of_streams, mock.patch.multiple(planes, _CHUNK_LOG2=symbols.bit_length() - 1, _FEW=1, _LANES=lanes):
         yield
 
 
@@ -53,6 +54,27 @@ def elements(dtype: str, shape: tuple[int, ...], seed: int, density: float = 1.0
         wide = (flat.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else flat
         flat = np.where(np.isnan(wide), flat.dtype.type(0), flat).astype(kind)
     return flat.view(kind).reshape(shape)
+
+
+def weights(dtype: str, shape: tuple[int, ...], seed: int) -> Array:
+    """Elements of which planes of bits can be coded: Gaussian numbers in every float and complex type, small integers else."""
+    rng = np.random.default_rng(seed)
+    kind, gauss = numpy_dtype(dtype), rng.standard_normal((numel(shape), 2)) / 50
+    found: Array
+    if dtype == "bfloat16":
+        found = (gauss[:, 0].astype("<f4").view("<u4") >> 16).astype("<u2").view(kind)
+    elif dtype == "complex32":
+        found = gauss.astype(np.float16).view(kind)
+    elif dtype.startswith("complex"):
+        found = gauss.view(np.complex128).reshape(-1).astype(kind)
+    else:
+        found = np.asarray(gauss[:, 0] if kind.kind == "f" else np.abs(gauss[:, 0] * 500).astype(np.uint8) & 127).astype(kind)
+    return found.reshape(shape)
+
+
+def few(elements: Array, seed: int, values: int = 2) -> Array:
+    """As many elements, but of only so many different ones."""
+    return elements.reshape(-1)[np.random.default_rng(seed).integers(0, values, elements.size)].reshape(elements.shape)
 
 
 def dense_tensor(dtype: str, stored: str, shape: tuple[int, ...], seed: int, density: float) -> DenseTensor:
@@ -102,7 +124,13 @@ seeds, densities = st.integers(0, 2**20), st.sampled_from([0.0, 0.02, 0.2, 0.7, 
 def dense_tensors(draw: st.DrawFn) -> DenseTensor:
     dtype = draw(st.sampled_from([kind.name for kind in DTYPES]))
     stored = draw(st.sampled_from([dtype, *NARROWER.get(dtype, ())]))
-    return dense_tensor(dtype, stored, draw(shapes), draw(seeds), draw(densities))
+    tensor = dense_tensor(dtype, stored, draw(shapes), draw(seeds), draw(densities))
+    form = draw(st.sampled_from(["bits", "weights", "few", "one"]))
+    if form == "weights":
+        return DenseTensor(weights(stored, tensor.elements.shape, draw(seeds)), dtype, stored)
+    if form != "bits" and tensor.elements.size > 1:
+        return DenseTensor(few(tensor.elements, draw(seeds), 2 if form == "few" else 1), dtype, stored)
+    return tensor
 
 
 @st.composite
