@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -18,12 +19,16 @@ from tests.reference.writer import (
     Raw,
     build,
     coded,
+    coded_plane,
+    constant_plane,
     fixed,
     gamma,
     huffman,
     low,
     pack,
     plain,
+    plain_plane,
+    planes,
     raw_stream,
     shape,
     stream,
@@ -87,6 +92,13 @@ def sparse(
 def affine(scale: float = 1.0, symbols: bytes = b"\0", *, axis: int = 0, width: int = 4, sides: Sequence[int] = (1,)) -> Entry:
     head = bytes([2, F32]) + shape(*sides) + varint(axis) + stream(1, len(symbols), fixed(width))
     return Entry("w", head, [Raw(f32s(scale) + u32(0)), symbols])
+
+
+def cut(
+    parameters: bytes, section: bytes, dtype: int = U8, sides: Sequence[int] = (4,), *, geometry: Sequence[int] = (31, 0)
+) -> Entry:
+    head = bytes([0, dtype]) + shape(*sides)
+    return Entry("w", head + stream(3, len(section), parameters, *geometry), [section])
 
 
 def names(content: bytes, count: int = 1) -> Parts:
@@ -180,6 +192,19 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "raw with a map": (Parts([record([1, F32], shape(1), b"\0", b"\0")]), r"a stream of symbols cannot have codec 0"),
     "symbols without a map": (Parts([record([0, F32], shape(0), stream(1, 0, fixed(0)))]), r"codec 1 stores symbols"),
     "raw gaps": (Parts([sparse([1], [1], 9, gap_codec=0)]), r"a stream of symbols cannot have codec 0"),
+    "planes with a codebook": (
+        Parts([record([1, F32], shape(1), b"\0", stream(3, 0, planes(constant_plane(32, 0))))]),
+        r"record of 'w'.*a stream of symbols cannot have codec 3, which stores values",
+    ),
+    "planes with an affine map": (
+        Parts([record([2, F32], shape(1), b"\0", stream(3, 0, planes(constant_plane(32, 0))))]),
+        r"record of 'w'.*a stream of symbols cannot have codec 3",
+    ),
+    "planes of gaps": (Parts([sparse([1], [1], 9, gap_codec=3)]), r"record of 'w'.*a stream of symbols cannot have codec 3"),
+    "the same as planes": (
+        Parts([cut(planes(constant_plane(8, 0)), b""), Entry("x", b"\x40")]),
+        r"record of 'x'.*like the tensor before it, which is none of raw values",
+    ),
     "gap_bits 0": (Parts([sparse([1], [1], 9, gap_bits=0)]), r"gaps of 0 bits"),
     "gap_bits 17": (Parts([sparse([1], [1], 9, gap_bits=17)]), r"gaps of 17 bits"),
     "gaps > numel": (Parts([sparse([1, 1, 1], [1, 1], 2)]), r"2 nonzeros and 1 escapes in 2 weights"),
@@ -247,6 +272,78 @@ TENSOR: dict[str, tuple[Entry, str]] = {
     "scale infinite": (affine(math.inf), r"values: a scale is not finite"),
     "scale NaN": (affine(math.nan), r"values: a scale is not finite"),
     "affine symbol": (affine(symbols=pack(low(65_536, 17)), width=17), r"symbol 65536, the largest that can stand here is 65535"),
+    "planes that leave bits": (
+        cut(planes(plain_plane(4)), bytes(2)),
+        r"values: codec parameters, byte 3: the planes leave 4 of 8",
+    ),
+    "no planes": (cut(planes(), b""), r"values: codec parameters, byte 1: the planes leave 8 of 8 bits"),
+    "planes of too many bits": (
+        cut(planes(plain_plane(4), plain_plane(5)), bytes(5)),
+        r"values: codec parameters, byte 4: a plane of 5 bits, 4 of 8 are left",
+    ),
+    "a plane of no bits": (cut(planes(plain_plane(0), plain_plane(8)), bytes(4)), r"a plane of 0 bits, 8 of 8 are left"),
+    "a plane behind the last bit": (cut(planes(plain_plane(8), plain_plane(1)), bytes(5)), r"a plane of 1 bits, 0 of 8 are left"),
+    "a number of planes": (
+        cut(varint(2**62) + constant_plane(8, 0), b""),
+        r"values: codec parameters, byte 12: 1 bytes are needed, 0 are left",
+    ),
+    "a wide plain plane": (
+        cut(planes(plain_plane(57), plain_plane(7)), bytes(64), I64, (8,)),
+        r"a plain plane of 57 bits, at most 56 are allowed",
+    ),
+    "a wide coded plane": (
+        cut(planes(coded_plane(17, 1), plain_plane(15)), bytes(9), F32),
+        r"a coded plane of 17 bits, at most 16 are allowed",
+    ),
+    "kind of plane": (cut(planes(b"\x08\3"), bytes(4)), r"unknown kind of plane 3"),
+    "constant": (cut(planes(constant_plane(8, 256)), b""), r"values: codec parameters, byte 5: the constant 256 in a plane of 8"),
+    "constant of 63 bits": (cut(planes(constant_plane(8, 2**63 - 1)), b""), r"the constant 9223372036854775807 in a plane of 8"),
+    "planes: bool": (
+        cut(planes(constant_plane(7, 1), plain_plane(1)), b"\5", BOOL),
+        r"values: a bool element is neither 0 nor 1",
+    ),
+    "planes: parameters left over": (
+        cut(planes(plain_plane(8)) + b"\0", bytes(4)),
+        r"values: codec parameters, byte 3: 1 bytes are left over",
+    ),
+    "planes: parameters cut off": (cut(planes(b"\x08"), bytes(4)), r"codec parameters, byte 2: 1 bytes are needed"),
+    "planes: section too short": (cut(planes(plain_plane(8)), bytes(3)), r"4 fields of 8 bits take 4 bytes, 3 are left"),
+    "planes: section far too short": (
+        cut(planes(plain_plane(8)), bytes(3), U8, (2**60,)),
+        r"1152921504606846976 fields of 8 bits take 1152921504606846976 bytes, 3 are left",
+    ),
+    "planes: section too long": (cut(planes(plain_plane(8)), bytes(5)), r"values: the planes take 4 bytes, the section has 5"),
+    "planes: bytes of a constant": (cut(planes(constant_plane(8, 1)), bytes(1)), r"the planes take 0 bytes, the section has 1"),
+    "planes: padding": (
+        cut(planes(plain_plane(3), plain_plane(5)), b"\0\x10" + bytes(3)),
+        r"values: the last 4 bits of a plane are padding and must be zero, its last byte is 0x10",
+    ),
+    "planes: table number": (cut(planes(coded_plane(8, 1, 1)), bytes(1)), r"codec parameters, byte 4: code-length table 1 of 1"),
+    "planes: symbols beyond the plane": (
+        cut(planes(coded_plane(1, 1), plain_plane(7)), bytes(5)),
+        r"the code has symbol 3, the largest that can stand here is 1",
+    ),
+    "planes: a coded plane too long": (cut(planes(coded_plane(8, 2)), bytes(1)), r"a plane of 2 bytes, 1 are left"),
+    "planes: a symbol too many": (cut(planes(coded_plane(8, 2)), bytes(2)), r"values: .*symbols take 1 bytes .* there are 2"),
+    "planes: a symbol too few": (cut(planes(coded_plane(8, 0)), b""), r"values: .*4 symbols in 0 bytes"),
+    "planes: filled with ones": (cut(planes(coded_plane(8, 1)), b"\x10"), r"values: .*padding and must be zero"),
+    "planes: chunk table": (
+        cut(planes(coded_plane(8, 15)), bytes(15), geometry=(0, 0)),
+        r"values: a table of 4 chunks takes 16 bytes, the plane has 15",
+    ),
+    "planes: chunk table far too long": (
+        cut(planes(coded_plane(8, 15)), bytes(15), U8, (2**60,), geometry=(0, 0)),
+        r"a table of 1152921504606846976 chunks takes 4611686018427387904 bytes, the plane has 15",
+    ),
+    "planes: chunk bytes": (
+        cut(planes(coded_plane(8, 11)), u32(1, 1) + bytes(3), geometry=(1, 0)),
+        r"values: chunk lengths sum to 2, the section has 3 bytes",
+    ),
+    "planes: a broken chunk": (
+        cut(planes(coded_plane(8, 10)), u32(1, 1) + b"\0\x80", geometry=(1, 0)),
+        r"values: chunk 1, .*padding and must be zero",
+    ),
+    "planes: lanes": (cut(planes(plain_plane(8)), bytes(4), geometry=(31, 6)), r"values: geometry 0xdf means 2\*\*6 lanes"),
     "unknown codec": (record([0, F32], shape(9), stream(29, 0, b"?", 31, 7)), r"values: codec 29 is unknown to this reader"),
 }
 
@@ -316,3 +413,14 @@ def test_an_altered_section_is_found_by_who_reads_it() -> None:
 def test_many_metadata_sections_take_no_time() -> None:
     model = dc.open(build(Parts([], metadata=[(2 * i, b"\0") for i in range(20_000)])))
     assert len(model.inspect()["metadata_bytes"]) == 20_000
+
+
+@pytest.mark.parametrize("parameters", [planes(constant_plane(8, 1)), planes(constant_plane(7, 0), plain_plane(1))])
+def test_chunks_of_one_word_take_no_time(parameters: bytes) -> None:
+    """Without a coded plane nothing but the geometry says how many there are."""
+    words = 1 << 24
+    bits = b"\xff" * (words // 8 if plain_plane(1) in parameters else 0)
+    model = dc.load(build(Parts([cut(parameters, bits, U8, (words,), geometry=(0, 0))])), framework="numpy")
+    begin = time.process_time()
+    assert int(model["w"].sum()) == words
+    assert time.process_time() - begin < 2.0
