@@ -19,10 +19,10 @@ from unittest import mock
 
 import numpy as np
 
-from deepcompress.container.layout import DTYPES, NARROWER
+from deepcompress.container.layout import CODEC_PLANES, DTYPES, NARROWER
 from deepcompress.container.records import StreamRecord, TensorRecord
 from deepcompress.container.writer import Writer
-from deepcompress.tensors import streams
+from deepcompress.tensors import planes, streams
 from deepcompress.tensors.build import Extras, Tie, write_model
 from deepcompress.tensors.codebook import Codebook
 from deepcompress.tensors.compressed import AffineTensor, CompressedTensor, DenseTensor
@@ -69,6 +69,28 @@ def affine(dtype: str, shape: tuple[int, ...], axis: int | None, levels: int, st
     count = int(np.prod(shape))
     symbols = np.minimum(mixed(count, levels), mixed(2 * count, levels)[count:]).astype(np.uint16)
     return AffineTensor(shape, dtype, kind, scales, offsets, axis, symbols)
+
+
+def weights(dtype: str, count: int) -> DenseTensor:
+    """Noise below exponents (of integers, and of the rest, below their upper byte) of seven values, small ones more often."""
+    kind = planes.words_of(dtype)
+    total = count * kind.per_element
+    noise, small, signs = (mixed(start + total, limit)[start:] for start, limit in ((0, 2**30), (total, 7), (2 * total, 2)))
+    low = kind.bits - 1 - (kind.exponent or 7)
+    top = np.minimum(small, mixed(4 * total, 7)[3 * total :]) + (2 ** (kind.exponent - 1) - 4 if kind.exponent else 1)
+    words = top.astype(np.uint64) << np.uint64(low) | noise.astype(np.uint64) * np.uint64(2**34 + 1) % np.uint64(1 << low)
+    if kind.exponent:
+        words |= signs.astype(np.uint64) << np.uint64(kind.bits - 1)
+    if dtype == "bool":
+        words = (small > 0).astype(np.uint64)
+    return DenseTensor(words.astype(kind.dtype).view(numpy_dtype(dtype)), dtype, dtype)
+
+
+def every(tensor: DenseTensor, step: int) -> DenseTensor:
+    """The tensor's elements with `step` - 1 zeros behind each."""
+    spread = np.zeros(tensor.elements.size * step, tensor.elements.dtype)
+    spread[::step] = tensor.elements
+    return DenseTensor(spread, tensor.dtype, tensor.stored)
 
 
 def _dtypes() -> Named:
@@ -135,6 +157,20 @@ def _raw() -> Named:
     ]
 
 
+def _planes() -> Named:
+    halves = weights("float16", 300).elements
+    return [
+        *((kind.name, weights(kind.name, 200)) for kind in DTYPES),
+        ("equal", DenseTensor(np.full((20, 9), 1 / 3), "float64", "float64")),
+        ("two", DenseTensor(np.where(mixed(300, 3) == 0, np.float32(0.1), np.float32(-7)), "float32", "float32")),
+        ("stored", DenseTensor(halves, "float32", "float16")),
+        ("wide", DenseTensor(weights("int64", 90).elements | 1, "int64", "int64")),
+        ("sparse", every(weights("float32", 200), 12)),
+        ("sparse.complex", every(weights("complex64", 80), 25)),
+        ("sparse.bfloat", every(weights("bfloat16", 200), 7)),
+    ]
+
+
 def _ties() -> Named:
     return [
         ("encoder.embed.weight", shared("float32", (12, 10), 7)),
@@ -154,6 +190,13 @@ def _file(tensors: Named, encoding: Encoding | None = None, extras: Extras | Non
 def _chunked(lanes: int) -> bytes:
     with mock.patch.multiple(streams, _CHUNK_SYMBOLS=64, _SINGLE_LANE=1, _LANES=lanes):
         return _file(_chunks())
+
+
+def _cut() -> bytes:
+    """Values in planes, in chunks of 128 words of two lanes each."""
+    small = mock.patch.multiple(streams, _CHUNK_SYMBOLS=64, _SINGLE_LANE=1, _LANES=2)
+    with small, mock.patch.multiple(planes, _CHUNK_LOG2=7, _FEW=1, _LANES=2):
+        return _file(_planes())
 
 
 def _future() -> bytes:
@@ -177,6 +220,8 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "long_codes": lambda: _file([("w", shared("float32", (3_000,), 60, 90))], Encoding(max_code_length=20)),
     "affine": lambda: _file(_affine()),
     "raw": lambda: _file(_raw()),
+    "planes": _cut,
+    "planes_whole": lambda: _file(_planes()),
     "ties": lambda: _file(_ties(), extras=Extras({"naïve": "yes"}, {"stages": [1]}, {"encoder.embed": 1, "norm": 2})),
     "future": _future,
 } | {f"lanes_{lanes}": lambda lanes=lanes: _chunked(lanes) for lanes in (1, 2, 4, 8, 16, 32)}
@@ -185,7 +230,7 @@ MAKERS: dict[str, Callable[[], bytes]] = {
 def digests(data: bytes) -> dict[str, Any]:
     """What a reader must find in a file."""
     model = CompressedModel(data, framework="numpy")
-    unknown = {r.name for r in model.records if r.values and r.values.codec > 2}
+    unknown = {r.name for r in model.records if r.values and r.values.codec > CODEC_PLANES}
     arrays = {name: model[name] for name in model if name not in unknown}
     return {
         "sha256": hashlib.sha256(data).hexdigest(),

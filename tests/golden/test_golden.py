@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import deepcompress as dc
 from deepcompress.container import layout
+from deepcompress.container.varint import Cursor
 from deepcompress.errors import UnsupportedError
 from deepcompress.tensors.accounting import representation
 from tests.reference.decoder import read_whole
@@ -56,17 +58,32 @@ def test_the_reference_reads_it(name: str) -> None:
     assert sorted(file.failed) == expected["unknown"]
 
 
+def kinds_of_planes(parameters: bytes) -> Iterator[str]:
+    """What the planes are, as their parameters say."""
+    cursor = Cursor(parameters, "")
+    for _ in range(cursor.varint()):
+        cursor.byte()
+        kind = cursor.byte()
+        for _ in range(kind):  # a constant has one number, a coded plane has two
+            cursor.varint()
+        yield ("plain", "constant", "coded")[kind]
+
+
 def test_they_cover_the_format() -> None:
-    kinds, dtypes, geometries = set(), set(), set()
+    kinds, dtypes, geometries, cut = set(), set(), set(), set()
     for name in EXPECTED:
         with dc.open(FOLDER / f"{name}.dcz", framework="numpy") as model:
             for record in model.records:
                 codec = record.values.codec if record.values else None
                 kinds.add((representation(record), record.value_map, codec))
                 dtypes |= {record.dtype, (record.dtype, record.stored)}
+                if record.values and codec == layout.CODEC_PLANES:
+                    cut |= {record.dtype, *kinds_of_planes(record.values.parameters)}
                 geometries.add(record.values.geometry >> 5 if record.values and codec in (1, 2) else 0)
     both = {layout.CODEC_FIXED, layout.CODEC_HUFFMAN}
     assert {("raw", 0, 0), ("gaps", 0, 0), ("tie", 0, None)} <= kinds
+    assert {("planes", 0, 3), ("gaps", 0, 3)} <= kinds
+    assert {"plain", "constant", "coded", *(kind.name for kind in layout.DTYPES)} <= cut
     assert {("dense", value_map, codec) for value_map in (1, 2) for codec in both} <= kinds
     assert {("gaps", 1, codec) for codec in both} <= kinds
     assert {kind.name for kind in layout.DTYPES} <= dtypes
@@ -80,6 +97,7 @@ def test_the_script_overwrites_nothing(capsys: pytest.CaptureFixture[str]) -> No
     assert spec.loader
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    assert set(script.MAKERS) == set(EXPECTED)  # else the script would write what is missing, here and now
     before = {path.name: path.read_bytes() for path in FOLDER.iterdir() if path.suffix in (".dcz", ".json")}
     script.main()
     assert {path.name: path.read_bytes() for path in FOLDER.iterdir() if path.suffix in (".dcz", ".json")} == before
