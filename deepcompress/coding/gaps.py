@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from deepcompress.coding import pool
 from deepcompress.coding.bits import Symbols, as_symbols, sealed, symbol_dtype
-from deepcompress.coding.entropy import entropy
 from deepcompress.coding.jit import jit
+from deepcompress.coding.merge import least_bits
 from deepcompress.errors import FormatError, ParameterError
 
 MAX_GAP_BITS = 16
@@ -212,7 +212,7 @@ def best_gap_bits(
 
 def _least_bits(counts: Counts) -> float:
     """What symbols that occur so often take at least, with a table of their code lengths."""
-    return entropy(counts) * float(counts.sum()) + _TABLE_BITS * int(np.count_nonzero(counts))
+    return least_bits(counts) + _TABLE_BITS * int(np.count_nonzero(counts))
 
 
 def _count_gaps(gaps: NDArray[np.uint32]) -> tuple[Counts, Counts]:

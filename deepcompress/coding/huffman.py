@@ -74,7 +74,12 @@ class HuffmanCode:
         rare_first = used[np.argsort(counts[used], kind="stable")]
         lengths = np.zeros(len(counts), np.uint8)
         limit = max(max_length, (len(used) - 1).bit_length())
-        lengths[rare_first] = _package_merge(counts[rare_first], limit) if len(used) > 1 else 1
+        if len(used) > 1:
+            from deepcompress.coding.merge import package_merge  # compiled, which a reader does without
+
+            lengths[rare_first] = package_merge(counts[rare_first], limit)
+        else:
+            lengths[used] = 1
         return cls(lengths)
 
     @property
@@ -147,34 +152,6 @@ def reverse_bits(values: NDArray[np.int64], width: int) -> NDArray[np.uint32]:
         words = (words & np.uint32(mask)) << np.uint32(shift) | words >> np.uint32(shift) & np.uint32(mask)
     words = words << np.uint32(16) | words >> np.uint32(16)
     return words >> np.uint32(32 - width)
-
-
-def _package_merge(counts: Counts, limit: int) -> NDArray[np.int64]:
-    """Code lengths for two or more ascending positive counts, none above `limit` >= ceil(log2(len(counts))).
-
-    A list per bit of depth, deepest first: the symbols, merged with the pairs ("packages") of the list before. Of the last
-    list the cheapest 2 n - 2 items are taken, and with each package its pair; a symbol's length is how often it is
-    taken. What is taken of a list are always its first items, so it is enough to know where its packages stand.
-    """
-    count = len(counts)
-    items, places = counts, []
-    for _ in range(limit - 1):
-        pairs = len(items) // 2
-        packages = items[0 : 2 * pairs : 2] + items[1 : 2 * pairs : 2]
-        place = np.searchsorted(counts, packages, side="right") + np.arange(pairs)  # equal counts: the symbol first
-        symbols = np.ones(count + pairs, np.bool_)
-        symbols[place] = False
-        items = np.empty(count + pairs, np.int64)
-        items[place], items[symbols] = packages, counts
-        places.append(place)
-    lengths = np.zeros(count, np.int64)
-    taken = 2 * count - 2
-    for place in reversed(places):
-        packed = int(np.searchsorted(place, taken))
-        lengths[: taken - packed] += 1
-        taken = 2 * packed
-    lengths[:taken] += 1
-    return lengths
 
 
 def _checked_counts(counts: NDArray[Any], owner: str) -> Counts:

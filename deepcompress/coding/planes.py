@@ -49,6 +49,15 @@ def count_plane(words: Words, rotate: bool, shift: int, width: int) -> Counts:
     return total
 
 
+def varying_bits(words: Words, rotate: bool) -> int:
+    """The bits, as a mask, in which not all of `words`, (n,), n > 0, are alike; see `count_plane`."""
+    words = sealed(words)
+    parts = pool.share(len(words), lambda start, stop: _varying(words[start:stop], words[0]), _AT_ONCE)
+    found = int(np.bitwise_or.reduce(np.array(parts, np.uint64)))
+    bits = 8 * words.itemsize
+    return (found << 1 & (1 << bits) - 1) | found >> bits - 1 if rotate else found
+
+
 def take_plane(words: Words, rotate: bool, shift: int, width: int) -> Symbols:
     """A plane of at most 16 bits as symbols, (n,) in the smallest unsigned type; see `count_plane`."""
     words = sealed(words)
@@ -98,10 +107,25 @@ def _bits(word: Any, rotate: bool, size: Any) -> Any:
 
 
 @jit
+def _varying(words: Words, first: Any) -> Any:
+    found = first ^ first
+    for word in words:
+        found |= word ^ first
+    return np.uint64(found)
+
+
+@jit
 def _count(words: Words, rotate: bool, shift: int, counts: NDArray[np.int64]) -> None:
-    mask, size = np.uint64(counts.shape[1] - 1), words.itemsize
-    for i in range(len(words)):
-        counts[i & 3, _bits(words[i], rotate, size) >> np.uint64(shift) & mask] += 1
+    """Four rows in turn: a counter that is raised twice in a row waits for itself."""
+    mask, size, low = np.uint64(counts.shape[1] - 1), words.itemsize, np.uint64(shift)
+    whole = len(words) // 4 * 4
+    for i in range(0, whole, 4):
+        counts[0, _bits(words[i], rotate, size) >> low & mask] += 1
+        counts[1, _bits(words[i + 1], rotate, size) >> low & mask] += 1
+        counts[2, _bits(words[i + 2], rotate, size) >> low & mask] += 1
+        counts[3, _bits(words[i + 3], rotate, size) >> low & mask] += 1
+    for i in range(whole, len(words)):
+        counts[0, _bits(words[i], rotate, size) >> low & mask] += 1
 
 
 @jit
@@ -111,18 +135,44 @@ def _take(words: Words, rotate: bool, shift: int, width: int, symbols: Symbols) 
         symbols[i] = _bits(words[i], rotate, size) >> np.uint64(shift) & mask
 
 
-@jit
-def _pack(words: Words, rotate: bool, shift: int, width: int, out: Bytes) -> None:
-    """Each field is or-ed to what is left of the last one, and all eight bytes are written: `out` has SLACK bytes more."""
+@inline
+def _pack_groups(words: Words, rotate: bool, shift: int, width: int, count: int, out: Bytes) -> Any:
+    """Pack whole groups of `count` fields, at most 56 bits, from the first on; where the next field comes in `out`, in bits.
+
+    Fields of a group do not wait for each other; they are or-ed as one to what is left of the last group. All eight bytes are
+    written each time: `out` has SLACK bytes more than the fields take.
+    """
     mask, size = (np.uint64(1) << np.uint64(width)) - np.uint64(1), words.itemsize
     word, filled, at = np.uint64(0), np.uint64(0), np.uint64(0)
-    for i in range(len(words)):
-        word |= (_bits(words[i], rotate, size) >> np.uint64(shift) & mask) << filled
-        filled += np.uint64(width)
+    for first in range(0, len(words) - count + 1, count):
+        for i in range(count):
+            field = _bits(words[first + i], rotate, size) >> np.uint64(shift) & mask
+            word |= field << (filled + np.uint64(i * width))
+        filled += np.uint64(count * width)
         store_low(out, at, word)
         at += filled >> np.uint64(3)
-        word = word >> (filled & np.uint64(56)) if filled < np.uint64(64) else np.uint64(0)
+        word >>= filled & np.uint64(56)
         filled &= np.uint64(7)
+    store_low(out, at, word)
+    return np.uint64(8) * at + filled
+
+
+@jit
+def _pack(words: Words, rotate: bool, shift: int, width: int, out: Bytes) -> None:
+    if width <= 7:
+        group, position = 8, _pack_groups(words, rotate, shift, width, 8, out)
+    elif width <= 14:
+        group, position = 4, _pack_groups(words, rotate, shift, width, 4, out)
+    elif width <= 28:
+        group, position = 2, _pack_groups(words, rotate, shift, width, 2, out)
+    else:
+        group, position = 1, _pack_groups(words, rotate, shift, width, 1, out)
+    mask, size = (np.uint64(1) << np.uint64(width)) - np.uint64(1), words.itemsize
+    for i in range(len(words) // group * group, len(words)):
+        at, used = position >> np.uint64(3), position & np.uint64(7)
+        word = np.uint64(out[at]) & ((np.uint64(1) << used) - np.uint64(1))
+        store_low(out, at, word | (_bits(words[i], rotate, size) >> np.uint64(shift) & mask) << used)
+        position += np.uint64(width)
 
 
 @jit
@@ -131,15 +181,37 @@ def _put(symbols: Symbols, shift: int, words: Words) -> None:
         words[i] |= np.uint64(symbols[i]) << np.uint64(shift)
 
 
+@inline
+def _put_groups(data: Bytes, position: Any, width: int, count: int, shift: int, words: Words) -> Any:
+    """Whole groups of `count` fields, each from one load, from the first on; how many fields that are."""
+    mask, stop = (np.uint64(1) << np.uint64(width)) - np.uint64(1), np.uint64(8 * len(data) - 64)
+    at, done = np.uint64(position), 0
+    while done + count <= len(words) and at <= stop:
+        fields = load64(data, at >> np.uint64(3)) >> (at & np.uint64(7))
+        for i in range(count):
+            words[done + i] |= (fields >> np.uint64(i * width) & mask) << np.uint64(shift)
+        at += np.uint64(count * width)
+        done += count
+    return done
+
+
 @jit
 def _put_fields(data: Bytes, position: int, width: int, shift: int, words: Words) -> None:
     """`data` has eight bytes or more, and the fields; those in its last bytes are read from the last eight."""
+    if width <= 7:
+        done = _put_groups(data, position, width, 8, shift, words)
+    elif width <= 14:
+        done = _put_groups(data, position, width, 4, shift, words)
+    elif width <= 28:
+        done = _put_groups(data, position, width, 2, shift, words)
+    else:
+        done = _put_groups(data, position, width, 1, shift, words)
     mask, last = (np.uint64(1) << np.uint64(width)) - np.uint64(1), np.uint64(len(data) - 8)
-    at = np.uint64(position)
-    for i in range(len(words)):
+    for i in range(done, len(words)):
+        at = np.uint64(position + i * width)
         start = min(at >> np.uint64(3), last)
-        words[i] |= (load64(data, start) >> (at - np.uint64(8) * start) & mask) << np.uint64(shift)
-        at += np.uint64(width)
+        field = load64(data, start) >> min(at - np.uint64(8) * start, np.uint64(63)) & mask
+        words[i] |= field << np.uint64(shift)
 
 
 @jit

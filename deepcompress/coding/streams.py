@@ -195,6 +195,8 @@ def open_stream(section: Bytes, coder: LaneCoder, lanes: int, *, counts: Counts 
         FormatError: the lengths and counts do not fit together.
     """
     section = sealed(section)
+    if chunks == lanes == 1:
+        return _open_lane(section, coder, total)
     lengths, counts, start = _read_tables(section, counts, chunks, total)
     _check_sizes(lengths, counts, coder, len(section) - start)
     starts = start + np.cumsum(lengths) - lengths
@@ -206,6 +208,15 @@ def open_stream(section: Bytes, coder: LaneCoder, lanes: int, *, counts: Counts 
     places = np.stack([edges[:, :-1], edges[:, 1:]], axis=2).reshape(-1, 2)
     rows = lanes * np.concatenate([[0], np.cumsum(counts > 0)])
     return Stream(section, coder, lanes, counts, bounds, places, rows)
+
+
+def _open_lane(section: Bytes, coder: LaneCoder, total: int) -> Stream:
+    """A short stream, of which a file has many: one lane in one chunk."""
+    counts, lengths = np.array([total], np.int64), np.array([len(section)], np.int64)
+    _check_sizes(lengths, counts, coder, len(section))
+    filled = int(total > 0)
+    bounds, places = np.array([[0, len(section)]], np.int64), np.array([[0, total]], np.int64)
+    return Stream(section, coder, 1, counts, bounds[:filled], places[:filled], np.array([0, filled], np.int64))
 
 
 def decode_stream(

@@ -14,8 +14,6 @@ gamma(m), m >= 1: as many zeros as m has bits below its first one, the one, thos
 
 from __future__ import annotations
 
-from itertools import groupby
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -148,20 +146,28 @@ def write_lengths(bits: BitWriter, lengths: ArrayLike) -> None:
     Raises:
         ParameterError: `lengths` are anything else.
     """
-    values = np.asarray(lengths).tolist()
-    if len(values) > MAX_ALPHABET or any(not 0 <= value <= MAX_CODE_LENGTH for value in values):
+    values = np.asarray(lengths)
+    if len(values) > MAX_ALPHABET or (values.size and not 0 <= int(values.min()) <= int(values.max()) <= MAX_CODE_LENGTH):
         expected = f"at most {MAX_ALPHABET} integers from 0 to {MAX_CODE_LENGTH}"
-        raise ParameterError.of("lengths", "write_lengths", expected, f"{len(values)} from {min(values)} to {max(values)}")
+        got = f"{len(values)} from {values.min()} to {values.max()}"
+        raise ParameterError.of("lengths", "write_lengths", expected, got)
     bits.write_gamma(len(values) + 1)
     last = _FIRST
-    for length, group in groupby(values):
-        count = sum(1 for _ in group)
+    starts = np.flatnonzero(np.diff(values.astype(np.int64), prepend=-1))
+    for length, count in zip(values[starts].tolist(), np.diff(starts, append=len(values)).tolist(), strict=True):
         if length:
             _write_length(bits, length, last)
             bits.write(0, (count - 1) * _SAME[1])
             last = length
         else:
             _write_absent(bits, count)
+
+
+def length_bits(lengths: ArrayLike) -> int:
+    """Bits of the table that `write_lengths` makes of `lengths`, (alphabet,)."""
+    from deepcompress.coding.merge import spelled_bits  # compiled, which a reader does without
+
+    return int(spelled_bits(np.ascontiguousarray(lengths, np.uint8)))
 
 
 def _write_length(bits: BitWriter, length: int, last: int) -> None:

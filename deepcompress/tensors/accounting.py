@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from deepcompress.coding.tables import length_bits
 from deepcompress.container import layout
 from deepcompress.container.directory import Directory, Span
 from deepcompress.container.records import StreamRecord, TensorRecord
@@ -13,7 +14,7 @@ from deepcompress.container.varint import Cursor
 from deepcompress.errors import FormatError
 from deepcompress.tensors.cost import BitCount
 from deepcompress.tensors.planes import coded_planes
-from deepcompress.tensors.streams import chunk_count, table_bits
+from deepcompress.tensors.streams import chunk_count
 
 _CODECS = {layout.CODEC_RAW: "raw", layout.CODEC_FIXED: "fixed", layout.CODEC_HUFFMAN: "huffman", layout.CODEC_PLANES: "planes"}
 
@@ -33,7 +34,7 @@ class FileBits:
 
 def count_bits(directory: Directory, file_bytes: int) -> FileBits:
     """Account for every bit of a file of `file_bytes` bytes."""
-    tables = [table_bits(lengths) for lengths in directory.tables]
+    tables = [length_bits(lengths) for lengths in directory.tables]
     rows = []
     for record, spans in zip(directory.records, directory.spans, strict=True):
         row = _tensor_bits(record, spans)

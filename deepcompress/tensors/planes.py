@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from deepcompress.coding import pool
 from deepcompress.coding.bits import byte_count, sealed, symbol_dtype
-from deepcompress.coding.entropy import entropy
+from deepcompress.coding.merge import least_bits
 from deepcompress.coding.planes import (
     MAX_PLAIN_WIDTH,
     count_plane,
@@ -25,6 +26,7 @@ from deepcompress.coding.planes import (
     put_plane,
     rotate_back,
     take_plane,
+    varying_bits,
 )
 from deepcompress.coding.streams import Geometry, Stream, encode_stream, open_stream
 from deepcompress.container import layout
@@ -32,7 +34,7 @@ from deepcompress.container.directory import Lengths
 from deepcompress.container.records import StreamRecord
 from deepcompress.container.varint import Cursor, varint
 from deepcompress.errors import FormatError
-from deepcompress.tensors.streams import Tables, chunk_count, dense_counts, open_huffman
+from deepcompress.tensors.streams import StreamPlan, Tables, chunk_count, dense_counts, open_huffman
 
 Bytes = NDArray[np.uint8]
 Counts = NDArray[np.int64]
@@ -45,6 +47,7 @@ _FEW = 1 << 12  # with fewer values one lane serves
 _SAMPLE = 1 << 15  # values that say whether a plane is worth counting
 _WORTH_COUNTING = 0.98  # of a byte's entropy in the sample
 _TABLE_BITS = 2  # of a symbol's code length in a table, about
+_LEAST_SAVED = 8 * 8  # bits that a plane of equal bits must save
 _PLANE_BYTES = 2  # of a plane's width and kind in the record
 _CODED_BYTES = 5  # of its table's number and its length, at most but in huge tensors
 
@@ -78,6 +81,11 @@ _FLOATS = {
 }
 
 
+def rotated(word: int, kind: Words) -> int:
+    """A word with its sign put last, if it has one."""
+    return (word << 1 & (1 << kind.bits) - 1) | word >> kind.bits - 1 if kind.rotated else word
+
+
 def words_of(stored: str) -> Words:
     """How elements of torch's dtype `stored` are cut."""
     return _FLOATS.get(stored) or Words(8 * layout.DTYPE_OF_NAME[stored].itemsize, 1, 0)
@@ -85,7 +93,7 @@ def words_of(stored: str) -> Words:
 
 @dataclass(frozen=True)
 class Plane:
-    """Bits [shift, shift + width) of each word: all equal to `constant`; or coded, with `counts` of them; or plain.
+    """Bits [shift, shift + width) of each word: all equal to `constant`; or `coded`, with `counts` of them; or plain.
 
     `bits` are what they take, a table of code lengths and what a record says of them but for width and kind included.
     """
@@ -94,6 +102,7 @@ class Plane:
     width: int
     bits: int
     constant: int | None = None
+    coded: StreamPlan | None = None
     counts: Counts | None = None
 
 
@@ -110,11 +119,11 @@ def plan_planes(elements: NDArray[Any], stored: str, tables: Tables) -> PlanesPl
     """The cheapest way found to cut `elements`, (n,) of type `stored`, n > 0."""
     kind = words_of(stored)
     words = elements.view(kind.dtype)
-    planes = [_top_plane(words, kind, tables)]
-    low = planes[0].shift
-    edges = [low, *range(low // _BYTE * _BYTE, -1, -_BYTE)] if low % _BYTE else list(range(low, -1, -_BYTE))
-    for high, shift in pairwise(edges):
-        planes.append(_lower_plane(words, kind, Plane(shift, high - shift, (high - shift) * len(words)), tables))
+    top = _top_plane(words, kind, tables)
+    varying = varying_bits(words, kind.rotated)
+    planes = [top]
+    for high, low in _runs(varying, top.shift, _LEAST_SAVED // len(words)):
+        planes += _lower_planes(words, kind, high, low, varying, tables)
     merged = tuple(_merged(planes))
     record = len(varint(elements.nbytes)) + 3 + _PLANE_BYTES * len(merged)  # length, geometry, two counts; planes
     return PlanesPlan(kind, merged, sum(plane.bits for plane in merged) + 8 * record)
@@ -122,9 +131,10 @@ def plan_planes(elements: NDArray[Any], stored: str, tables: Tables) -> PlanesPl
 
 def _top_plane(words: NDArray[Any], kind: Words, tables: Tables) -> Plane:
     """The exponent with as many bits of the mantissa as make the smallest sum; of integers the highest byte."""
-    most = min(kind.exponent + _MANTISSA_BITS if kind.rotated else _BYTE, kind.bits)
+    least = kind.exponent if kind.rotated else _BYTE
+    most = min(least + _MANTISSA_BITS, kind.bits) if kind.rotated else least
     counts = {most: count_plane(words, kind.rotated, kind.bits - most, most)}
-    for width in range(most - 1, max(kind.exponent, _BYTE if not kind.rotated else 1) - 1, -1):
+    for width in range(most - 1, least - 1, -1):
         counts[width] = counts[width + 1].reshape(-1, 2).sum(axis=1)
     costs = {width: _estimate(found) + (kind.bits - width) * len(words) for width, found in counts.items()}
     width = min(costs, key=lambda width: (costs[width], width))
@@ -133,17 +143,39 @@ def _top_plane(words: NDArray[Any], kind: Words, tables: Tables) -> Plane:
 
 def _estimate(counts: Counts) -> float:
     """Bits of a coded plane, about."""
-    return entropy(counts) * float(counts.sum()) + _TABLE_BITS * int(np.count_nonzero(counts))
+    return least_bits(counts) + _TABLE_BITS * int(np.count_nonzero(counts))
+
+
+def _runs(varying: int, top: int, longest: int) -> Iterator[tuple[int, int]]:
+    """The bits below `top` as runs [low, high), from the top: bits that vary, or more than `longest` that are equal everywhere.
+
+    Shorter equal runs are not worth a plane and go with what varies.
+    """
+    text = f"{varying & (1 << top) - 1:0{top}b}" if top else ""
+    equal = [match.span() for match in re.finditer("0+", text) if len(match[0]) > longest]
+    edges = sorted({0, top, *(edge for span in equal for edge in span)})
+    yield from ((top - start, top - stop) for start, stop in pairwise(edges))
+
+
+def _lower_planes(words: NDArray[Any], kind: Words, high: int, low: int, varying: int, tables: Tables) -> Iterator[Plane]:
+    """A run of bits below the top plane: constant, or, where there are many words, in bytes of which each may be worth coding."""
+    if not varying >> low & (1 << high - low) - 1:
+        value = int(rotated(int(words[0]), kind)) >> low & (1 << high - low) - 1
+        yield Plane(low, high - low, 8 * len(varint(value)), constant=value)
+        return
+    step = _BYTE if len(words) >= _SAMPLE else MAX_PLAIN_WIDTH
+    edges = [*range(low, high, step), high][::-1]
+    for top, shift in pairwise(edges):
+        plane = Plane(shift, top - shift, (top - shift) * len(words))
+        yield _lower_plane(words, kind, plane, tables) if step == _BYTE else plane
 
 
 def _lower_plane(words: NDArray[Any], kind: Words, plane: Plane, tables: Tables) -> Plane:
     """Most of these are noise: a sample says so before all are counted."""
-    sample = words[:: max(len(words) // _SAMPLE, 1)]
-    found = count_plane(sample, kind.rotated, plane.shift, plane.width)
-    if len(words) > len(sample) and entropy(found) > _WORTH_COUNTING * plane.width:
+    sample = words[:: len(words) // _SAMPLE]
+    if least_bits(count_plane(sample, kind.rotated, plane.shift, plane.width)) > _WORTH_COUNTING * plane.width * len(sample):
         return plane
-    counts = found if len(sample) == len(words) else count_plane(words, kind.rotated, plane.shift, plane.width)
-    return _decide(plane, counts, tables)
+    return _decide(plane, count_plane(words, kind.rotated, plane.shift, plane.width), tables)
 
 
 def _decide(plane: Plane, counts: Counts, tables: Tables) -> Plane:
@@ -152,9 +184,11 @@ def _decide(plane: Plane, counts: Counts, tables: Tables) -> Plane:
     if len(used) == 1:
         return Plane(plane.shift, plane.width, 8 * len(varint(int(used[0]))), constant=int(used[0]))
     words, counts = int(counts.sum()), counts[: used[-1] + 1]
+    if least_bits(counts) + _frame_bits(words) >= plane.bits:  # not even with a table that is there already
+        return plane
     plan = tables.plan_huffman(counts, 1 << plane.width)
     if plan is not None and (bits := plan.total + _frame_bits(words)) < plane.bits:
-        return Plane(plane.shift, plane.width, bits, counts=counts)
+        return Plane(plane.shift, plane.width, bits, coded=plan, counts=counts)
     return plane
 
 
@@ -201,7 +235,9 @@ def _encode_plane(
     """A plane's parameters and bytes."""
     if plane.constant is not None:
         return bytes([plane.width, layout.PLANE_CONSTANT]) + varint(plane.constant), np.zeros(0, np.uint8)
-    coded = None if plane.counts is None else tables.plan_huffman(plane.counts, 1 << plane.width)
+    coded = plane.coded
+    if coded is not None and plane.counts is not None and coded.tables != len(tables.codes):  # another plane brought a table
+        coded = tables.plan_huffman(plane.counts, 1 << plane.width)
     if coded is None:
         return bytes([plane.width, layout.PLANE_PLAIN]), pack_plane(words, rotate, plane.shift, plane.width)
     tables.adopt(coded)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepcompress.coding.huffman import DEFAULT_MAX_CODE_LENGTH, HuffmanCode
 from deepcompress.coding.streams import FixedLanes, Geometry, HuffmanLanes, LaneCoder
-from deepcompress.coding.tables import BitWriter, write_lengths
+from deepcompress.coding.tables import length_bits
 from deepcompress.container import layout
 from deepcompress.container.directory import Lengths
 from deepcompress.container.records import StreamRecord
@@ -43,6 +44,7 @@ class StreamPlan:
     table_bits: int
     parameters: bytes
     code: HuffmanCode | None = None
+    tables: int = 0  # how many there were when this was planned: of a new table, its number
 
     @property
     def total(self) -> int:
@@ -56,6 +58,7 @@ class Tables:
 
     encoding: Encoding
     codes: list[HuffmanCode] = field(default_factory=list)
+    _alphabets: int = 0  # of all codes together
     # All tables as rows, absent symbols as _ABSENT; so that all of them are tried on a stream in one step.
     _rows: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
 
@@ -75,6 +78,7 @@ class Tables:
         """Add the plan's table, if it brings a new one."""
         if plan.code is not None and plan.table_bits:
             self.codes.append(plan.code)
+            self._alphabets += plan.code.alphabet
             self._add_row(plan.code)
 
     def _add_row(self, code: HuffmanCode) -> None:
@@ -88,10 +92,11 @@ class Tables:
     def _huffman_plans(self, counts: Counts, alphabet: int) -> list[StreamPlan]:
         """A code of its own, and the best known code that has these symbols and none that cannot stand here."""
         own = HuffmanCode.from_counts(counts, self.encoding.max_code_length)
-        fits = sum(code.alphabet for code in self.codes) + own.alphabet <= layout.MAX_ALL_ALPHABETS
-        plans = [_huffman_plan(own, counts, len(self.codes))] if fits else []
+        fits = self._alphabets + own.alphabet <= layout.MAX_ALL_ALPHABETS
+        count = len(self.codes)
+        plans = [_huffman_plan(own, counts, count, count)] if fits else []
         if (known := self._best_known(counts, alphabet)) is not None:
-            plans.append(_huffman_plan(self.codes[known], counts, known, known=True))
+            plans.append(_huffman_plan(self.codes[known], counts, known, count))
         return plans
 
     def _best_known(self, counts: Counts, alphabet: int) -> int | None:
@@ -113,16 +118,10 @@ class Tables:
         return [code.lengths for code in self.codes]
 
 
-def table_bits(lengths: Lengths) -> int:
-    """Bits of a table of code lengths in the directory."""
-    bits = BitWriter()
-    write_lengths(bits, lengths)
-    return bits.bit_length
-
-
-def _huffman_plan(code: HuffmanCode, counts: Counts, index: int, known: bool = False) -> StreamPlan:
-    own = 0 if known else table_bits(code.lengths)
-    return StreamPlan(layout.CODEC_HUFFMAN, HuffmanLanes(code), code.bits(counts), own, varint(index), code)
+def _huffman_plan(code: HuffmanCode, counts: Counts, index: int, tables: int) -> StreamPlan:
+    """A plan with table `index`, of which there are `tables`: a new one costs its bits."""
+    own = length_bits(code.lengths) if index == tables else 0
+    return StreamPlan(layout.CODEC_HUFFMAN, HuffmanLanes(code), code.bits(counts), own, varint(index), code, tables)
 
 
 def _fixed_plan(counts: Counts) -> StreamPlan:
@@ -185,7 +184,13 @@ def open_huffman(cursor: Cursor, tables: Sequence[Lengths], alphabet: int) -> La
     if np.any(lengths[alphabet:]):
         largest = int(np.flatnonzero(lengths)[-1])
         raise cursor.error(f"the code has symbol {largest}, the largest that can stand here is {alphabet - 1}")
-    return HuffmanLanes(HuffmanCode.from_lengths(lengths))
+    return _huffman_lanes(lengths.tobytes())
+
+
+@lru_cache(maxsize=128)
+def _huffman_lanes(lengths: bytes) -> HuffmanLanes:
+    """A coder with the tables that it has made, for all streams that share its code."""
+    return HuffmanLanes(HuffmanCode.from_lengths(np.frombuffer(lengths, np.uint8)))
 
 
 def _open_fixed(cursor: Cursor, alphabet: int) -> LaneCoder:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepcompress.coding.tables import BitReader, BitWriter, read_lengths, write_lengths
+from deepcompress.coding.tables import BitReader, BitWriter, length_bits, read_lengths, write_lengths
 from deepcompress.errors import FormatError, ParameterError
 
 LENGTHS = st.lists(
@@ -141,3 +141,10 @@ def test_bad_arguments() -> None:
         ParameterError, match=r"of write_lengths must be at most 65537 integers from 0 to 20\. Got '2 from 1 to 21'"
     ):
         write_lengths(BitWriter(), [1, 21])
+
+
+@given(LENGTHS)
+def test_the_bits_of_a_table_are_counted(lengths: list[int]) -> None:
+    bits = BitWriter()
+    write_lengths(bits, lengths)
+    assert length_bits(lengths) == bits.bit_length
