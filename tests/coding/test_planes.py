@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from deepcompress.coding import planes, pool
 from deepcompress.coding.bits import symbol_dtype
-from deepcompress.coding.planes import MAX_PLAIN_WIDTH, count_plane, pack_plane, put_fields, put_plane, rotate_back, take_plane
+from deepcompress.coding.planes import (
+    MAX_PLAIN_WIDTH,
+    count_plane,
+    pack_plane,
+    put_fields,
+    put_plane,
+    rotate_back,
+    take_plane,
+    varying_bits,
+)
 
 SIZES = (8, 16, 32, 64)
 
@@ -91,6 +100,16 @@ def test_rotating_back(size: int, words: list[int]) -> None:
     found = array(fields(words, size, True, 0, size), size)
     rotate_back(found)
     assert found.tolist() == words
+
+
+@settings(deadline=None)
+@given(st.sampled_from(SIZES), st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20), st.booleans(), st.data())
+def test_bits_that_vary(size: int, words: list[int], rotate: bool, data: st.DataObject) -> None:
+    kept = data.draw(st.integers(0, 2**size - 1))
+    words = [word & kept for word in words]
+    turned = fields([word % 2**size for word in words], size, rotate, 0, size)
+    expected = sum(1 << bit for bit in range(size) if len({word >> bit & 1 for word in turned}) == 2)
+    assert varying_bits(array([word % 2**size for word in words], size), rotate) == expected
 
 
 @pytest.mark.parametrize("size", SIZES)
