@@ -106,20 +106,19 @@ def _append_pairs(symbols: NDArray[Any], pairs: Words, out: Bytes, at: Any) -> A
 
 
 @inline
-def _encode_lane(symbols: NDArray[Any], table: Words, pairs: Words, burst: int, out: Bytes, at: Any) -> Any:
+def _encode_lane(symbols: NDArray[Any], table: Words, pairs: Words, out: Bytes, at: Any) -> Any:
     """Concatenate the symbols' codewords from out[at] on; returns the byte behind."""
     word, filled, start = np.uint64(0), np.uint64(0), 0
     if len(pairs):
         at, word, filled = _append_pairs(symbols, pairs, out, at)
         start = len(symbols) // 8 * 8
-    for i in range(start, len(symbols) - burst + 1, burst):
-        for j in range(burst):
-            word, filled = _append(table[symbols[i + j]], word, filled)
-        at, word, filled = _flush(out, at, word, filled)
-        start = i + burst
-    for i in range(start, len(symbols)):
+    whole = start + (len(symbols) - start) // 2 * 2
+    for i in range(start, whole, 2):
         word, filled = _append(table[symbols[i]], word, filled)
+        word, filled = _append(table[symbols[i + 1]], word, filled)
         at, word, filled = _flush(out, at, word, filled)
+    if whole < len(symbols):
+        word, filled = _append(table[symbols[whole]], word, filled)
     store_low(out, at, word)
     return at + ((filled + np.uint64(7)) >> np.uint64(3))
 
@@ -135,9 +134,6 @@ def encode_chunks(
     256 x the next one, one behind the other. `out` has 4 (lanes - 1) bytes per chunk, the codewords' bits and 7 bits per
     lane, rounded up, and SLACK.
     """
-    short = True  # four codewords, and up to seven bits before them, fit a word
-    for entry in table:
-        short &= (entry & np.uint32((1 << LENGTH_BITS) - 1)) <= MAX_WIDTH
     at, start = np.uint64(0), 0
     for chunk in range(len(counts)):
         first, stop = at, start + counts[chunk]
@@ -147,10 +143,7 @@ def encode_chunks(
         for lane in range(lanes if counts[chunk] else 0):
             before = at
             low, high = min(start + lane * step, stop), min(start + (lane + 1) * step, stop)
-            if short:
-                at = _encode_lane(symbols[low:high], table, pairs, TURN, out, at)
-            else:
-                at = _encode_lane(symbols[low:high], table, pairs, WIDE, out, at)
+            at = _encode_lane(symbols[low:high], table, pairs, out, at)
             if lane < lanes - 1:
                 size = at - before
                 for i in range(4):

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from deepcompress.coding.jit import inline, jit
 
 
-@jit
 def package_merge(counts: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     """Code lengths for two or more ascending positive counts, none above `limit` >= ceil(log2(len(counts))).
 
@@ -21,33 +20,41 @@ def package_merge(counts: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     Source: Larmore, Hirschberg. A fast algorithm for optimal length-limited Huffman codes. JACM 37(3), 1990.
     """
     count = len(counts)
-    packed = np.zeros((limit, 2 * count), np.bool_)
-    items, merged = np.empty(2 * count, np.int64), np.empty(2 * count, np.int64)
-    size = count
-    items[:count] = counts
-    for level in range(1, limit):
-        symbol, pair, filled = 0, 0, 0
-        while symbol < count or pair + 1 < size:
-            package = items[pair] + items[pair + 1] if pair + 1 < size else np.int64(0)
-            if pair + 1 >= size or (symbol < count and counts[symbol] <= package):  # of equals the symbol first
-                merged[filled] = counts[symbol]
+    lists, packed = np.empty((2, 2 * count), np.int64), np.zeros((limit, 2 * count), np.uint8)
+    lengths = np.zeros(count, np.int64)
+    _package_merge(np.ascontiguousarray(counts), lists, packed, lengths)
+    return lengths
+
+
+@jit
+def _package_merge(
+    counts: NDArray[np.int64], lists: NDArray[np.int64], packed: NDArray[np.uint8], lengths: NDArray[np.int64]
+) -> None:
+    """`lists` (2, 2 n) hold the list before and the one that is made of it; packed[level, i] says whether item i is a package."""
+    count, size, old = len(counts), len(counts), 0
+    for place in range(count):
+        lists[old, place] = counts[place]
+    for level in range(1, len(packed)):
+        symbol, pair, size_before, size = 0, 0, size, 0
+        while symbol < count or pair + 1 < size_before:
+            package = lists[old, pair] + lists[old, pair + 1] if pair + 1 < size_before else np.int64(0)
+            if pair + 1 >= size_before or (symbol < count and counts[symbol] <= package):  # of equals the symbol first
+                lists[1 - old, size] = counts[symbol]
                 symbol += 1
             else:
-                merged[filled] = package
-                packed[level, filled] = True
+                lists[1 - old, size] = package
+                packed[level, size] = 1
                 pair += 2
-            filled += 1
-        items, merged = merged, items
-        size = filled
-    lengths = np.zeros(count, np.int64)
+            size += 1
+        old = 1 - old
     taken = 2 * count - 2
-    for level in range(limit - 1, -1, -1):
+    for level in range(len(packed) - 1, -1, -1):
         packages = 0
         for item in range(taken):
-            packages += packed[level, item]
-        lengths[: taken - packages] += 1
+            packages += np.int64(packed[level, item])
+        for place in range(taken - packages):
+            lengths[place] += 1
         taken = 2 * packages
-    return lengths
 
 
 @jit

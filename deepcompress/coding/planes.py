@@ -161,12 +161,10 @@ def _pack_groups(words: Words, rotate: bool, shift: int, width: int, count: int,
 def _pack(words: Words, rotate: bool, shift: int, width: int, out: Bytes) -> None:
     if width <= 7:
         group, position = 8, _pack_groups(words, rotate, shift, width, 8, out)
-    elif width <= 14:
-        group, position = 4, _pack_groups(words, rotate, shift, width, 4, out)
     elif width <= 28:
         group, position = 2, _pack_groups(words, rotate, shift, width, 2, out)
     else:
-        group, position = 1, _pack_groups(words, rotate, shift, width, 1, out)
+        group, position = len(words) + 1, np.uint64(0)
     mask, size = (np.uint64(1) << np.uint64(width)) - np.uint64(1), words.itemsize
     for i in range(len(words) // group * group, len(words)):
         at, used = position >> np.uint64(3), position & np.uint64(7)
@@ -198,14 +196,11 @@ def _put_groups(data: Bytes, position: Any, width: int, count: int, shift: int, 
 @jit
 def _put_fields(data: Bytes, position: int, width: int, shift: int, words: Words) -> None:
     """`data` has eight bytes or more, and the fields; those in its last bytes are read from the last eight."""
+    done = 0
     if width <= 7:
         done = _put_groups(data, position, width, 8, shift, words)
-    elif width <= 14:
-        done = _put_groups(data, position, width, 4, shift, words)
     elif width <= 28:
         done = _put_groups(data, position, width, 2, shift, words)
-    else:
-        done = _put_groups(data, position, width, 1, shift, words)
     mask, last = (np.uint64(1) << np.uint64(width)) - np.uint64(1), np.uint64(len(data) - 8)
     for i in range(done, len(words)):
         at = np.uint64(position + i * width)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepcompress.coding.tables import BitReader, BitWriter, length_bits, read_lengths, write_lengths
@@ -143,6 +143,7 @@ def test_bad_arguments() -> None:
         write_lengths(BitWriter(), [1, 21])
 
 
+@settings(deadline=None)
 @given(LENGTHS)
 def test_the_bits_of_a_table_are_counted(lengths: list[int]) -> None:
     bits = BitWriter()
