@@ -73,7 +73,8 @@ def _requires(name: str, optional: str) -> list[str]:
     """What an installed package needs. Those of one extra may be missing here: tests do without them."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    spared = [canonicalize_name(Requirement(line).name) for line in config["options.extras_require"][optional].split("\n") if line]
+    lines = config["options.extras_require"][optional].split("\n")
+    spared = [canonicalize_name(Requirement(line).name) for line in lines if line]
     try:
         return importlib.metadata.requires(name) or []
     except importlib.metadata.PackageNotFoundError:

@@ -31,11 +31,13 @@ def _package_merge(
     counts: NDArray[np.int64], lists: NDArray[np.int64], packed: NDArray[np.uint8], lengths: NDArray[np.int64]
 ) -> None:
     """`lists` (2, 2 n) hold the list before and the one that is made of it; packed[level, i] says whether item i is a package."""
-    count, size, old = len(counts), len(counts), 0
+    count, old = len(counts), 0
+    size: Any = len(counts)
     for place in range(count):
         lists[old, place] = counts[place]
     for level in range(1, len(packed)):
-        symbol, pair, size_before, size = 0, 0, size, 0
+        size_before, size = size, 0
+        symbol, pair = 0, 0
         while symbol < count or pair + 1 < size_before:
             package = lists[old, pair] + lists[old, pair + 1] if pair + 1 < size_before else np.int64(0)
             if pair + 1 >= size_before or (symbol < count and counts[symbol] <= package):  # of equals the symbol first
@@ -49,7 +51,7 @@ def _package_merge(
         old = 1 - old
     taken = 2 * count - 2
     for level in range(len(packed) - 1, -1, -1):
-        packages = 0
+        packages: Any = 0
         for item in range(taken):
             packages += np.int64(packed[level, item])
         for place in range(taken - packages):

@@ -102,6 +102,30 @@ class BitReader:
             self._refill(min(width, self.bits_left))
         return self._word & (1 << width) - 1
 
+    def read_codewords(self, table: list[tuple[int, int]], width: int, count: int) -> bytes:
+        """`count` bytes, each by a look at the next `width` bits in a table of (code length, byte); length 0 is no codeword.
+
+        Raises:
+            FormatError: bits that begin with no codeword, or too few bits.
+        """
+        out, mask = bytearray(), (1 << width) - 1
+        word, filled = self._word, self._filled
+        for _ in range(count):
+            if filled < width and self._next < len(self._data):
+                piece = self._data[self._next : self._next + _REFILL]
+                word |= int.from_bytes(piece, "little") << filled
+                filled += 8 * len(piece)
+                self._next += len(piece)
+            length, symbol = table[word & mask]
+            if not 0 < length <= filled:
+                problem = f"{length} bits are needed, {filled} are left" if length else "a codeword that its code does not have"
+                raise FormatError(problem)
+            out.append(symbol)
+            word >>= length
+            filled -= length
+        self._word, self._filled = word, filled
+        return bytes(out)
+
     def read_gamma(self, largest: int) -> int:
         """A number from 1 to `largest` in Elias gamma code.
 

@@ -64,15 +64,7 @@ def _decode(data: bytes, size: int) -> bytes:
 
 def _decode_codewords(bits: BitReader, code: HuffmanCode, size: int) -> bytes:
     """`size` bytes, each by a look at the next twelve bits. Plain Python: a directory opens without compiled code."""
-    table = _first_codewords(code)
-    out = bytearray()
-    for _ in range(size):
-        length, symbol = table[bits.peek(_MAX_LENGTH)]
-        if not length:
-            raise FormatError("a codeword that its code does not have")
-        bits.read(length)
-        out.append(symbol)
-    return bytes(out)
+    return bits.read_codewords(_first_codewords(code), _MAX_LENGTH, size)
 
 
 def _first_codewords(code: HuffmanCode) -> list[tuple[int, int]]:

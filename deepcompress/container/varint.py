@@ -42,10 +42,17 @@ class Cursor:
 
     def byte(self) -> int:
         """The next byte."""
-        return self.take(1)[0]
+        if self.offset >= len(self.data):
+            raise self.error("1 bytes are needed, 0 are left")
+        self.offset += 1
+        return self.data[self.offset - 1]
 
     def varint(self) -> int:
         """One number. Only the shortest form is accepted, so that a number has one spelling."""
+        value = self.data[self.offset] if self.offset < len(self.data) else 0x80
+        if value < 0x80:  # most are
+            self.offset += 1
+            return value
         value = 0
         for position in range(MAX_VARINT_BYTES):
             byte = self.byte()

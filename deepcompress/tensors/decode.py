@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,20 +25,25 @@ from deepcompress.tensors.elements import Array, bfloat16_to_float32, numpy_dtyp
 from deepcompress.tensors.planes import decode_planes
 from deepcompress.tensors.streams import check_symbols, chunk_count, dense_counts, open_coder
 
-_CHUNKS_AT_ONCE = 4  # enough that little time goes between them, few enough for the cache
+_CHUNKS_AT_ONCE = 8  # enough that little time goes between them, few enough for the cache
 
+Memory = Callable[[int, "np.dtype[Any]"], Array]  # (elements, dtype) -> zeros
 Bytes = NDArray[np.uint8]
 Counts = NDArray[np.int64]
 
 
-def decode_tensor(record: TensorRecord, sections: Mapping[str, Bytes], tables: Sequence[Lengths]) -> Array:
+def decode_tensor(
+    record: TensorRecord, sections: Mapping[str, Bytes], tables: Sequence[Lengths], memory: Memory | None = None
+) -> Array:  # fmt: skip
     """The dense values of a tensor that is no tie, shape `record.shape`, in `numpy_dtype(record.dtype)`; writable.
+
+    `memory` gives memory to decode to; by default each tensor has its own.
 
     Raises:
         UnsupportedError: a codec that this reader does not know.
         FormatError: a section that is not what the record says.
     """
-    return _Decoder(record, sections, tables).decode()
+    return _Decoder(record, sections, tables, memory).decode()
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class _Decoder:
     record: TensorRecord
     sections: Mapping[str, Bytes]
     tables: Sequence[Lengths]
+    memory: Memory | None
 
     def decode(self) -> Array:
         record = self.record
@@ -70,7 +76,7 @@ class _Decoder:
         with self._place("values"):
             stream, alphabet = self._open("values", record.values, record.size + 1, record.value_count, implied=True)
             table = self._value_table()
-            dense = np.empty(record.numel, table.dtype)
+            dense = (self.memory or np.empty)(record.numel, table.dtype)
             stops = np.concatenate([[0], np.cumsum(stream.counts)])
 
             def work(first: int, last: int) -> None:
@@ -94,7 +100,7 @@ class _Decoder:
             if record.values is not None and (record.values.geometry ^ sparse.stream.geometry) & 31:
                 raise FormatError("the gaps are cut into chunks of another size")
             table = self._value_table()
-        dense = np.zeros(record.numel, table.dtype)
+        dense = (self.memory or np.zeros)(record.numel, table.dtype)
         chunk_log2 = Geometry.unpack(sparse.stream.geometry).chunk_log2
         counts = np.stack([gaps.counts, values.counts])
 

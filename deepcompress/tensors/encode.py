@@ -25,7 +25,7 @@ Section = bytes | NDArray[np.uint8]
 Sections = Mapping[str, Section]
 Counts = NDArray[np.int64]
 
-_LEAST_BYTES = 32  # of values, from which on planes can make up for their record
+_LEAST_SAVED = 24  # bytes that planes must save: less is not worth a reader's time, nor a longer directory
 _SPARSE_RECORD_BITS = 8 * 10  # what a record grows by for nonzeros, gap bits, escapes and a second stream, about
 
 
@@ -131,9 +131,9 @@ def _encode_dense_values(name: str, tensor: DenseTensor, tables: Tables) -> Enco
 def _encode_values(flat: Array, stored: str, tables: Tables) -> tuple[Section, StreamRecord]:
     """Values as planes, where that is smaller than as they are."""
     size = len(flat) * DTYPE_OF_NAME[stored].itemsize
-    if size >= _LEAST_BYTES and tables.encoding.coder == "huffman":
+    if size > _LEAST_SAVED and tables.encoding.coder == "huffman":
         plan = plan_planes(flat, stored, tables)
-        if plan.bits < 8 * size:
+        if plan.bits < 8 * (size - _LEAST_SAVED):
             record, section = encode_planes(flat, plan, tables)
             return section, record
     return flat.view(np.uint8), StreamRecord(layout.CODEC_RAW, size)

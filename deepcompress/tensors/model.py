@@ -17,7 +17,8 @@ from deepcompress.container.source import FileSource, atomic_file
 from deepcompress.container.versions import unpack_versions
 from deepcompress.errors import DeepCompressError, FormatError, ParameterError
 from deepcompress.tensors.accounting import FileBits, count_bits
-from deepcompress.tensors.decode import decode_tensor
+from deepcompress.tensors.arena import ALIGNED, Arena
+from deepcompress.tensors.decode import Memory, decode_tensor
 from deepcompress.tensors.elements import Array, to_torch
 
 if TYPE_CHECKING:
@@ -144,18 +145,21 @@ class CompressedModel(Mapping[str, Any]):
         """
         return {record.name: array for record, array in zip(self.records, self._decode_all(), strict=True)}
 
-    def _decode_all(self) -> list[Array]:
-        """All tensors, side by side on the threads; a tie has the array of its target."""
+    def _decode_all(self, memory: Memory | None = None) -> list[Array]:
+        """All tensors, side by side on the threads; a tie has the array of its target. `memory`: see `decode_tensor`."""
         own = [position for position, record in enumerate(self.records) if record.tie is None]
-        arrays = dict(zip(own, pool.run([partial(self._decode, position) for position in own]), strict=True))
+        arrays = dict(zip(own, pool.run([partial(self._decode, position, memory) for position in own]), strict=True))
         return [arrays[position if record.tie is None else record.tie] for position, record in enumerate(self.records)]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """All tensors as a state dict: names, order, shapes, dtypes, ties and module versions as they were saved."""
+        return self._tensors(None)
+
+    def _tensors(self, memory: Memory | None) -> dict[str, torch.Tensor]:
         from collections import OrderedDict
 
         tensors: OrderedDict[str, torch.Tensor] = OrderedDict()
-        for record, array in zip(self.records, self._decode_all(), strict=True):
+        for record, array in zip(self.records, self._decode_all(memory), strict=True):
             tied = record.tie is not None
             tensors[record.name] = tensors[self.records[record.tie or 0].name] if tied else to_torch(array, record.dtype)
         if (numbers := self.versions) is not None:
@@ -171,7 +175,7 @@ class CompressedModel(Mapping[str, Any]):
         """
         from deepcompress.tensors.loading import load_state_dict
 
-        load_state_dict(module, self.state_dict(), self.source)
+        load_state_dict(module, self._tensors(Arena(self.dense_bytes + ALIGNED * len(self)).take), self.source)
         return module
 
     def verify(self) -> None:
@@ -208,14 +212,14 @@ class CompressedModel(Mapping[str, Any]):
         """The file's bytes."""
         return bytes(self._reader.source.read(0, self.file_bytes))
 
-    def _decode(self, position: int) -> Array:
+    def _decode(self, position: int, memory: Memory | None = None) -> Array:
         directory = self._reader.directory
         record = directory.records[position]
         if record.tie is not None:
-            return self._decode(record.tie)
+            return self._decode(record.tie, memory)
         sections = {kind: self._reader.section(span) for kind, span in directory.spans[position].items()}
         try:
-            return decode_tensor(record, sections, directory.tables)
+            return decode_tensor(record, sections, directory.tables, memory)
         except FormatError as error:
             raise type(error)(f"{self.source}: {error}") from error
 

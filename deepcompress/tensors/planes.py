@@ -44,6 +44,7 @@ _BYTE = 8
 _CHUNK_LOG2, _LANES = 17, 4
 _AT_ONCE = 1 << 17  # words that are put together while they are still in the cache
 _FEW = 1 << 12  # with fewer values one lane serves
+_COUNTED = 1 << 10  # values from which on bits below the exponent are looked at byte by byte
 _SAMPLE = 1 << 15  # values that say whether a plane is worth counting
 _WORTH_COUNTING = 0.98  # of a byte's entropy in the sample
 _TABLE_BITS = 2  # of a symbol's code length in a table, about
@@ -163,7 +164,7 @@ def _lower_planes(words: NDArray[Any], kind: Words, high: int, low: int, varying
         value = int(rotated(int(words[0]), kind)) >> low & (1 << high - low) - 1
         yield Plane(low, high - low, 8 * len(varint(value)), constant=value)
         return
-    step = _BYTE if len(words) >= _SAMPLE else MAX_PLAIN_WIDTH
+    step = _BYTE if len(words) >= _COUNTED else MAX_PLAIN_WIDTH
     edges = [*range(low, high, step), high][::-1]
     for top, shift in pairwise(edges):
         plane = Plane(shift, top - shift, (top - shift) * len(words))
@@ -172,7 +173,7 @@ def _lower_planes(words: NDArray[Any], kind: Words, high: int, low: int, varying
 
 def _lower_plane(words: NDArray[Any], kind: Words, plane: Plane, tables: Tables) -> Plane:
     """Most of these are noise: a sample says so before all are counted."""
-    sample = words[:: len(words) // _SAMPLE]
+    sample = words[:: max(len(words) // _SAMPLE, 1)]
     if least_bits(count_plane(sample, kind.rotated, plane.shift, plane.width)) > _WORTH_COUNTING * plane.width * len(sample):
         return plane
     return _decide(plane, count_plane(words, kind.rotated, plane.shift, plane.width), tables)

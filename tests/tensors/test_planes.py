@@ -118,7 +118,7 @@ def test_sparse(dtype: str, lanes: int) -> None:
 @settings(deadline=None, max_examples=300)
 @given(samples.dense_tensors())
 def test_never_larger_than_values_as_they_are(tensor: DenseTensor) -> None:
-    with mock.patch.object(encode, "_LEAST_BYTES", 1 << 40):
+    with mock.patch.object(encode, "_LEAST_SAVED", 1 << 40):
         raw = samples.to_file([("w", tensor)])
     cut = samples.to_file([("w", tensor)])
     assert len(cut) <= len(raw)
