@@ -280,3 +280,47 @@ def decode_lanes(data: Bytes, lanes: Lanes, table: NDArray[Any], lengths: Bytes,
             _decode_four(data, lanes[first : first + 4], table, TURN, out)
     for lane in range(len(lanes)):
         _finish_lane(data, lanes[lane], table, lengths, size, out)
+
+
+@jit
+def cut_lanes(
+    section: Bytes, lengths: NDArray[np.int64], counts: NDArray[np.int64], lanes: int, rows: NDArray[np.int64]
+) -> tuple[int, int]:
+    """Find the lanes of all chunks that hold symbols: a row is a lane's bytes, from and to, and its symbols, from and to.
+
+    The chunks' `lengths` sum to what is left of `section` behind its tables, `rows` (lanes x chunks with symbols, 4) is filled.
+    Returns (-1, 0), or a chunk that is too short for its lanes' lengths, and what these sum to (-1: for the lengths themselves).
+    """
+    at, symbol, row = len(section) - lengths.sum(), 0, 0
+    for chunk in range(len(lengths)):
+        end, last = at + lengths[chunk], symbol + counts[chunk]
+        if counts[chunk]:
+            begin, step = at + 4 * (lanes - 1), (counts[chunk] + lanes - 1) // lanes
+            if begin > end:
+                return chunk, -1
+            for lane in range(lanes):
+                size = end - begin
+                if lane < lanes - 1:
+                    size = np.int64(0)
+                    for i in range(4):
+                        size |= np.int64(section[at + 4 * lane + i]) << (8 * i)
+                rows[row, 0], rows[row, 1] = begin, begin + size
+                rows[row, 2], rows[row, 3] = min(symbol + lane * step, last), min(symbol + (lane + 1) * step, last)
+                begin += size
+                row += 1
+            if rows[row - 1, 0] > end:
+                return chunk, rows[row - 1, 0] - rows[row - lanes, 0]
+        at, symbol = end, last
+    return -1, 0
+
+
+@jit
+def wrong_lane(data: Bytes, rows: NDArray[np.int64], ends: Lanes) -> int:
+    """The first lane that does not end in its last byte, or not in zeros, or -1; `ends[j, 0]` is the bit where lane j did end."""
+    for lane in range(len(rows)):
+        bits = np.int64(ends[lane, 0]) - 8 * rows[lane, 0]
+        if (bits + 7) >> 3 != rows[lane, 1] - rows[lane, 0]:
+            return lane
+        if bits & 7 and data[rows[lane, 1] - 1] >> (bits & 7):
+            return lane
+    return -1

@@ -26,7 +26,7 @@ _MANY = 1 << 15  # symbols from which on the encoder's table of pairs is worth m
 _NO_PAIRS = sealed(np.zeros(0, np.uint32))
 _FEW = 3.3  # codewords in 12 bits on average, from which on an entry of eight bytes finds enough more to be worth it
 
-Bounds = NDArray[np.int64]
+Rows = NDArray[np.int64]
 Counts = NDArray[np.int64]
 
 
@@ -52,13 +52,13 @@ class LaneCoder(Protocol):
         """
         ...
 
-    def decode_lanes(self, data: Bytes, bounds: Bounds, places: Bounds, out: Symbols) -> None:
-        """Decode lanes of data[bounds[j, 0]:bounds[j, 1]] to out[places[j, 0]:places[j, 1]].
+    def decode_lanes(self, data: Bytes, rows: Rows, out: Symbols) -> None:
+        """Decode lanes.
 
         Args:
-            data: the bytes around the lanes may be looked at.
-            bounds: (n, 2) bytes, all within `data`, ascending.
-            places: (n, 2) symbols, all within `out`, ascending, back to back.
+            data: what lies around the lanes may be looked at.
+            rows: (n, 4), n > 0, a lane's bytes, from and to, and where its symbols come in `out`, from and to. Each lane lies
+                within `data`; their symbols are back to back, from the first of `out` on, and within it.
             out: uint8, uint16 or uint32.
 
         Raises:
@@ -122,24 +122,21 @@ class TableLanes(LaneCoder):
 
     def decode(self, data: Bytes, start: int, end: int, out: Symbols) -> None:
         """Fill `out` from the one lane data[start:end]. Raises FormatError as `decode_lanes` does."""
-        self.decode_lanes(data, np.array([[start, end]], np.int64), np.array([[0, len(out)]], np.int64), out)
+        self.decode_lanes(data, np.array([[start, end, 0, len(out)]], np.int64), out)
 
-    def decode_lanes(self, data: Bytes, bounds: Bounds, places: Bounds, out: Symbols) -> None:
-        if not len(bounds):
-            return
-        first, last = int(places[0, 0]), int(places[-1, 1])
-        if first < last:
+    def decode_lanes(self, data: Bytes, rows: Rows, out: Symbols) -> None:
+        total, size = int(rows[-1, 3]), out.dtype.itemsize
+        if total:
             self._check_fits(out)
-        if first == last or not self.longest:
-            out[first:last] = max(self.largest, 0)
-            _check_lanes(data, bounds, places, np.zeros(len(bounds), np.int64))
-            return
-        size = out.dtype.itemsize
-        rows = np.concatenate([8 * bounds, size * places], axis=1).astype(np.uint64)
-        table = self._table(size)
-        looks = kernels.TURN if len(table) <= 1 << kernels.MAX_WIDTH else kernels.WIDE
-        kernels.decode_lanes(readable(data), rows, table, self.lengths, looks, size, out.view(np.uint8))
-        _check_lanes(data, bounds, places, rows[:, 0].astype(np.int64) - 8 * bounds[:, 0])
+        data, ends = readable(data), (rows * np.array([8, 8, size, size])).astype(np.uint64)
+        if not total or not self.longest:
+            out[:total] = max(self.largest, 0)
+        else:
+            table = self._table(size)
+            looks = kernels.TURN if len(table) <= 1 << kernels.MAX_WIDTH else kernels.WIDE
+            kernels.decode_lanes(data, ends, table, self.lengths, looks, size, out.view(np.uint8))
+        if (lane := kernels.wrong_lane(data, rows, ends)) >= 0:
+            _complain(data, lane, rows[lane].tolist(), int(ends[lane, 0]))
 
     def _check_fits(self, out: Symbols) -> None:
         if self.largest < 0:
@@ -227,9 +224,9 @@ class HuffmanLanes(TableLanes):
                 raise ParameterError.of("symbols", "HuffmanLanes.encode", expected, absent[0])
         return symbols
 
-    def decode_lanes(self, data: Bytes, bounds: Bounds, places: Bounds, out: Symbols) -> None:
-        super().decode_lanes(data, bounds, places, out)
-        if len(self.code.ordered) == 1 and any(data[low:high].any() for low, high in bounds.tolist()):
+    def decode_lanes(self, data: Bytes, rows: Rows, out: Symbols) -> None:
+        super().decode_lanes(data, rows, out)
+        if len(self.code.ordered) == 1 and any(data[low:high].any() for low, high in rows[:, :2].tolist()):
             raise FormatError("a one bit where the code's only codeword is a zero bit")
 
 
@@ -287,28 +284,23 @@ class FixedLanes(TableLanes):
             raise ParameterError.of("symbols", "FixedLanes.encode", expected, f"{low} to {top}")
         return sealed(symbols - symbols.dtype.type(self.base)) if self.base else symbols
 
-    def decode_lanes(self, data: Bytes, bounds: Bounds, places: Bounds, out: Symbols) -> None:
+    def decode_lanes(self, data: Bytes, rows: Rows, out: Symbols) -> None:
         """As fields can hold symbols that the code's user has no use for, those are refused only where they occur."""
         most = np.iinfo(out.dtype).max
-        if self.largest <= most or not len(bounds):
-            return super().decode_lanes(data, bounds, places, out)
-        wide = np.empty(len(out), np.uint32)
-        super().decode_lanes(data, bounds, places, wide)
-        found = wide[places[0, 0] : places[-1, 1]]
-        if (top := int(found.max(initial=0))) > most:
+        if self.largest <= most:
+            return super().decode_lanes(data, rows, out)
+        wide = np.empty(int(rows[-1, 3]), np.uint32)
+        super().decode_lanes(data, rows, wide)
+        if (top := int(wide.max(initial=0))) > most:
             raise FormatError(f"symbol {top}, the largest that can stand here is {most}")
-        out[places[0, 0] : places[-1, 1]] = found
+        out[: len(wide)] = wide
         return None
 
 
-def _check_lanes(data: Bytes, bounds: Bounds, places: Bounds, bits: NDArray[np.int64]) -> None:
-    """Each lane must end within its last byte, `bits` after its beginning, and zeros must follow."""
-    sizes = bounds[:, 1] - bounds[:, 0]
-    ends = data[np.maximum(bounds[:, 1] - 1, 0)] if len(data) else np.zeros(len(bounds), np.uint8)
-    wrong = ((bits + 7) >> 3 != sizes) | ((bits & 7 != 0) & (ends >> (bits & 7).astype(np.uint8) != 0))
-    for lane in np.flatnonzero(wrong)[:1].tolist():
-        start, end = bounds[lane].tolist()
-        try:
-            check_length(data[start:end], int(bits[lane]), int(places[lane, 1] - places[lane, 0]))
-        except FormatError as error:
-            raise FormatError(f"lane {lane}: {error}") from None
+def _complain(data: Bytes, lane: int, row: list[int], end: int) -> None:
+    """Raise the FormatError for a lane that ended at bit `end`."""
+    start, stop, first, last = row
+    try:
+        check_length(data[start:stop], end - 8 * start, last - first)
+    except FormatError as error:
+        raise FormatError(f"lane {lane}: {error}") from None

@@ -139,18 +139,16 @@ class Stream:
         coder: reads its lanes.
         lanes: per chunk.
         counts: (C,) symbols of each chunk.
-        bounds: (lanes of all chunks that hold symbols, 2) bytes of each lane.
-        places: (as many, 2) symbols of each lane.
-        rows: (C + 1,) which of the lanes are a chunk's.
+        rows: (lanes of all chunks that hold symbols, 4) the bytes of each lane, from and to, and its symbols, from and to.
+        firsts: (C + 1,) the row of each chunk's first lane, and the number of rows.
     """
 
     section: Bytes
     coder: LaneCoder
     lanes: int
     counts: Counts
-    bounds: Counts
-    places: Counts
     rows: Counts
+    firsts: Counts
 
     def decode(self, first: int, last: int, out: Symbols) -> None:
         """Decode the chunks [first, last) to the beginning of `out`, uint8, uint16 or uint32.
@@ -168,10 +166,10 @@ class Stream:
             raise
 
     def _decode(self, first: int, last: int, out: Symbols) -> None:
-        low, high = self.rows[first], self.rows[last]
-        if low < high:
-            places = self.places[low:high] - self.places[low, 0]
-            self.coder.decode_lanes(self.section, self.bounds[low:high], places, out[: places[-1, 1]])
+        rows = self.rows[self.firsts[first] : self.firsts[last]].copy()
+        if len(rows):
+            rows[:, 2:] -= rows[0, 2]
+            self.coder.decode_lanes(self.section, rows, out)
 
     def _decode_alone(self, chunk: int, out: Symbols) -> None:
         try:
@@ -199,15 +197,14 @@ def open_stream(section: Bytes, coder: LaneCoder, lanes: int, *, counts: Counts 
         return _open_lane(section, coder, total)
     lengths, counts, start = _read_tables(section, counts, chunks, total)
     _check_sizes(lengths, counts, coder, len(section) - start)
-    starts = start + np.cumsum(lengths) - lengths
-    filled = np.flatnonzero(counts)
-    bounds = _lane_bounds(section, starts[filled], lengths[filled], lanes, filled if chunks > 1 else None)
-    stops = np.cumsum(counts)[filled]
-    steps = -(-counts[filled] // lanes)
-    edges = np.minimum((stops - counts[filled])[:, None] + steps[:, None] * np.arange(lanes + 1), stops[:, None])
-    places = np.stack([edges[:, :-1], edges[:, 1:]], axis=2).reshape(-1, 2)
-    rows = lanes * np.concatenate([[0], np.cumsum(counts > 0)])
-    return Stream(section, coder, lanes, counts, bounds, places, rows)
+    used = counts > 0
+    firsts = np.zeros(chunks + 1, np.int64)
+    np.cumsum(lanes * used, out=firsts[1:])
+    rows = np.empty((int(firsts[-1]), 4), np.int64)
+    chunk, size = kernels.cut_lanes(section, sealed(lengths), sealed(counts), lanes, rows)
+    if chunk >= 0:
+        raise _bad_lanes(int(chunk), int(size), lanes, lengths)
+    return Stream(section, coder, lanes, counts, rows, firsts)
 
 
 def _open_lane(section: Bytes, coder: LaneCoder, total: int) -> Stream:
@@ -215,8 +212,17 @@ def _open_lane(section: Bytes, coder: LaneCoder, total: int) -> Stream:
     counts, lengths = np.array([total], np.int64), np.array([len(section)], np.int64)
     _check_sizes(lengths, counts, coder, len(section))
     filled = int(total > 0)
-    bounds, places = np.array([[0, len(section)]], np.int64), np.array([[0, total]], np.int64)
-    return Stream(section, coder, 1, counts, bounds[:filled], places[:filled], np.array([0, filled], np.int64))
+    rows = np.array([[0, len(section), 0, total]], np.int64)
+    return Stream(section, coder, 1, counts, rows[:filled], np.array([0, filled], np.int64))
+
+
+def _bad_lanes(chunk: int, size: int, lanes: int, lengths: Counts) -> FormatError:
+    head = 4 * (lanes - 1)
+    room = int(lengths[chunk])
+    problem = f"lane lengths sum to {size}, there are {room - head} bytes for lanes"
+    if size < 0:
+        problem = f"{lanes - 1} lane lengths take {head} bytes, there are {room}"
+    return FormatError(problem if len(lengths) == 1 else f"chunk {chunk}, {problem}")
 
 
 def decode_stream(
@@ -272,26 +278,6 @@ def _check_sizes(lengths: Counts, counts: Counts, coder: LaneCoder, size: int) -
         wrong |= counts > 8 * lengths // coder.least_bits
     for chunk in np.flatnonzero(wrong)[:1].tolist():
         raise FormatError(f"chunk {chunk} has {int(counts[chunk])} symbols in {int(lengths[chunk])} bytes")
-
-
-def _lane_bounds(section: Bytes, starts: Counts, sizes: Counts, lanes: int, chunks: Counts | None) -> Counts:
-    """(C x lanes, 2) the bytes of each lane of chunks of `sizes` bytes; `chunks` are their numbers, for the errors."""
-    head = 4 * (lanes - 1)
-    for row in np.flatnonzero(sizes < head)[:1].tolist():
-        raise _in_chunk(chunks, row, f"{lanes - 1} lane lengths take {head} bytes, there are {int(sizes[row])}")
-    places = starts[:, None] + np.arange(head)
-    table = section[places].view(_U32).astype(np.int64).reshape(len(starts), lanes - 1)
-    inner = np.cumsum(table, axis=1)
-    room = sizes - head
-    for row in np.flatnonzero(inner[:, -1] > room)[:1].tolist() if lanes > 1 else []:
-        problem = f"lane lengths sum to {int(inner[row, -1])}, there are {int(room[row])} bytes for lanes"
-        raise _in_chunk(chunks, row, problem)
-    edges = np.concatenate([np.zeros((len(starts), 1), np.int64), inner, room[:, None]], axis=1) + (starts + head)[:, None]
-    return np.stack([edges[:, :-1], edges[:, 1:]], axis=2).reshape(-1, 2)
-
-
-def _in_chunk(chunks: Counts | None, row: int, problem: str) -> FormatError:
-    return FormatError(problem if chunks is None else f"chunk {int(chunks[row])}, {problem}")
 
 
 def _to_u32(values: Counts, what: str) -> Bytes:

@@ -62,6 +62,8 @@ class _Decoder:
             with self._place("values"):
                 values = self._values(None)
             return (values if values.flags.writeable else values.copy()).reshape(record.shape)
+        if not record.sparse.gap_count and not any(map(len, self.sections.values())):
+            return self._zeros(record.sparse)
         with self._place("gaps"):
             positions, nonzeros = self._positions(record.sparse)
         with self._place("values"):
@@ -130,6 +132,16 @@ class _Decoder:
         values = widen(centroids, record.stored, record.dtype)
         bits = values.view(f"<u{values.dtype.itemsize}")
         return sealed(np.concatenate([np.zeros(1, bits.dtype), bits]))
+
+    def _zeros(self, sparse: Sparse) -> Array:
+        """A tensor of zeros, of which a network that has not been trained has many; its streams must make sense all the same."""
+        record = self.record
+        with self._place("gaps"):
+            self._symbols("gaps", sparse.stream, 1 << sparse.gap_bits, 0, implied=False)
+        with self._place("values"):
+            if record.values is not None and record.values.codec != layout.CODEC_RAW:
+                self._values(np.zeros(0, np.int64))
+        return np.zeros(record.shape, numpy_dtype(record.dtype))
 
     @contextmanager
     def _place(self, section: str) -> Iterator[None]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from deepcompress.coding import pool
 from deepcompress.container import layout
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+Device = Union[str, "torch.device"]
 _COPIED_AT_ONCE = 1 << 24
 
 
@@ -38,9 +39,14 @@ class CompressedModel(Mapping[str, Any]):
     Args and errors: those of `open`, and ParameterError for an unknown framework.
     """
 
-    def __init__(self, source: FileSource, *, framework: str = "torch", max_bytes: int | None = None) -> None:
+    def __init__(
+        self, source: FileSource, *, framework: str = "torch", max_bytes: int | None = None, device: Device | None = None
+    ) -> None:  # fmt: skip
         if framework not in ("torch", "numpy"):
             raise ParameterError.of("framework", "open", "'torch' or 'numpy'", framework)
+        if framework == "numpy" and device is not None:
+            raise ParameterError.of("device", "open", "left out for arrays, which have none", device)
+        self._device = None if device is None or str(device) == "cpu" else _usable(device)
         self._reader = Reader(source)
         self._framework = framework
         self._positions = {record.name: i for i, record in enumerate(self.records)}
@@ -61,8 +67,8 @@ class CompressedModel(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in self._positions:
             raise KeyError(name)
-        array = self._decode(self._positions[name])
-        return array if self._framework == "numpy" else to_torch(array, self.records[self._positions[name]].dtype)
+        position = self._positions[name]
+        return self._decode(position) if self._framework == "numpy" else self._tensor(position)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._positions)
@@ -159,9 +165,14 @@ class CompressedModel(Mapping[str, Any]):
         from collections import OrderedDict
 
         tensors: OrderedDict[str, torch.Tensor] = OrderedDict()
-        for record, array in zip(self.records, self._decode_all(memory), strict=True):
-            tied = record.tie is not None
-            tensors[record.name] = tensors[self.records[record.tie or 0].name] if tied else to_torch(array, record.dtype)
+        arrays = self._decode_all(memory) if self._device is None else None
+        for position, record in enumerate(self.records):
+            if record.tie is not None:
+                tensors[record.name] = tensors[self.records[record.tie].name]
+            elif arrays is not None:
+                tensors[record.name] = to_torch(arrays[position], record.dtype)
+            else:
+                tensors[record.name] = self._tensor(position)
         if (numbers := self.versions) is not None:
             versions = OrderedDict((path, {"version": number}) for path, number in numbers.items())
             tensors._metadata = versions  # type: ignore[attr-defined]
@@ -212,6 +223,26 @@ class CompressedModel(Mapping[str, Any]):
         """The file's bytes."""
         return bytes(self._reader.source.read(0, self.file_bytes))
 
+    def _tensor(self, position: int) -> torch.Tensor:
+        """A tensor where it is wanted: decoded on the device itself, where that is a GPU and its streams are for one."""
+        directory = self._reader.directory
+        record = directory.records[position]
+        if record.tie is not None:
+            return self._tensor(record.tie)
+        if self._device is None:
+            return to_torch(self._decode(position), record.dtype)
+        import torch
+
+        from deepcompress.tensors.gpu import decode_on_device
+
+        device = torch.device(self._device)
+        sections = {kind: self._reader.section(span) for kind, span in directory.spans[position].items()}
+        try:
+            found = decode_on_device(record, sections, directory.tables, device)
+        except FormatError as error:
+            raise type(error)(f"{self.source}: {error}") from error
+        return to_torch(self._decode(position), record.dtype).to(device) if found is None else found
+
     def _decode(self, position: int, memory: Memory | None = None) -> Array:
         directory = self._reader.directory
         record = directory.records[position]
@@ -237,29 +268,47 @@ class CompressedModel(Mapping[str, Any]):
         return found
 
 
+def _usable(device: Device) -> Device:
+    """The device, if tensors can be made on it. Raises ParameterError."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # torch has no one error for this
+        reason = str(error).partition("\n")[0]
+        raise ParameterError.of("device", "open", f"one that this torch can use ({reason})", device) from None
+    return device
+
+
 def _refuse_constant(name: str) -> None:
     """JSON has no NaN and no infinities; Python's reader takes them all the same."""
     raise ValueError(f"{name} is no JSON")
 
 
-def open(source: FileSource, *, framework: str = "torch", max_bytes: int | None = None) -> CompressedModel:
+def open(
+    source: FileSource, *, framework: str = "torch", max_bytes: int | None = None, device: Device | None = None
+) -> CompressedModel:  # fmt: skip
     """Open a .dcz file (path, bytes or file object) without decoding anything; tensors are read when they are asked for.
 
     Args:
         source: a path, the file's bytes, or a binary file object, read from where it stands.
         framework: what `model[name]` gives: "torch" tensors or "numpy" arrays.
         max_bytes: refuse a file that says it decodes to more.
+        device: where torch tensors are to be, the CPU if not given. For "cuda" only the compressed sections go there, and are
+            decoded there; what a GPU has no decoder for is decoded here and moved.
 
     Raises:
         FormatError: not a well-formed .dcz file, or one above `max_bytes`; VersionError where it needs a newer reader.
         StorageError: it cannot be read.
     """
-    return CompressedModel(source, framework=framework, max_bytes=max_bytes)
+    return CompressedModel(source, framework=framework, max_bytes=max_bytes, device=device)
 
 
-def load(source: FileSource, *, framework: str = "torch", max_bytes: int | None = None) -> CompressedModel:
+def load(
+    source: FileSource, *, framework: str = "torch", max_bytes: int | None = None, device: Device | None = None
+) -> CompressedModel:  # fmt: skip
     """Like `open`, but take the whole file into memory and check all its checksums at once."""
-    model = open(source, framework=framework, max_bytes=max_bytes)
+    model = open(source, framework=framework, max_bytes=max_bytes, device=device)
     try:
         model._reader.source.load()
         model._reader.verify()

@@ -269,3 +269,18 @@ def test_without_torch_sklearn_and_scipy(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == str({name: (str(array.dtype), array.shape) for name, array in dc.load(DATA).numpy().items()})
+
+
+def test_a_device_is_one_that_torch_can_use(tmp_path: Path) -> None:
+    path = tmp_path / "model.dcz"
+    path.write_bytes(samples.to_file([("w", samples.shared_tensor("float32", (9, 9), 4, 1, 1.0))]))
+    for device in ("cpu", torch.device("cpu"), None):
+        assert dc.load(path, device=device)["w"].device.type == "cpu"
+    assert dc.open(path, device="meta")["w"].device.type == "meta"
+    with pytest.raises(ParameterError, match=r"'device' parameter of open must be one that this torch can use"):
+        dc.open(path, device="nowhere")
+    with pytest.raises(ParameterError, match=r"'device' parameter of open must be left out for arrays, which have none"):
+        dc.open(path, framework="numpy", device="cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ParameterError, match=r"'device' parameter of open"):
+            dc.load(path, device="cuda")
