@@ -32,7 +32,7 @@ $(VENV)/.installed-demo: $(INSTALLED_FROM)
 	@touch $@
 
 $(VENV)/.installed-test: $(INSTALLED_FROM)
-	PYTHON=$(PYTHON) scripts/install $(VENV) vision,plots,test
+	PYTHON=$(PYTHON) scripts/install $(VENV) vision,plots,bench,test
 	@touch $@
 
 $(VENV)/.installed-bench: $(INSTALLED_FROM)

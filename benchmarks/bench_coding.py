@@ -11,6 +11,7 @@ Each result is compared with the input in the same run. Peers that are not insta
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,6 +92,25 @@ def two_threads(bench: Bench, size: int) -> None:
         for found in (pair.our_result, pair.their_result):
             check(found if way == "decode" else decode(found), symbols, f"{way} on two threads and on one")
         bench.at_least(1.8, f"Huffman {way}, two threads, {size} M symbols", "one thread", pair, millions(len(symbols)))
+
+
+def zstd_on_two_threads(bench: Bench, symbols: NDArray[np.uint8]) -> None:
+    """What two threads bring zstd on this machine: where both share one core's units, no coder doubles its speed."""
+    halves = [part.tobytes() for part in np.array_split(symbols, 2)]
+    coders = [Zstd(), Zstd()]
+    coded = [coder.encode(half) for coder, half in zip(coders, halves, strict=True)]
+    with ThreadPoolExecutor(2) as threads:
+        for way, given in (("encode", halves), ("decode", coded)):
+            works = [getattr(coder, way) for coder in coders]
+
+            def side_by_side(works: Any = works, given: Any = given) -> list[Any]:
+                return list(threads.map(lambda work, part: work(part), works, given))
+
+            def in_turn(works: Any = works, given: Any = given) -> list[Any]:
+                return [work(part) for work, part in zip(works, given, strict=True)]
+
+            pair = bench.time(side_by_side, in_turn, 3 * bench.repeats)
+            bench.at_least(None, f"zstd {way}, two threads", "one thread", pair, millions(len(symbols)))
 
 
 def _on(threads: int, work: Callable[[], Any]) -> Callable[[], Any]:
@@ -176,6 +196,7 @@ def main(arguments: list[str] | None = None) -> list[Any]:
     if pool.thread_count() > 1:
         for size in (8, 64):
             two_threads(bench, size)
+        bench.unless_missing("zstandard", lambda: zstd_on_two_threads(bench, np.tile(symbols, 8)))
     else:
         print("one core: no rows for two threads")
     return bench.finish()

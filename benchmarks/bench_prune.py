@@ -10,14 +10,13 @@ and memory beyond the masks themselves.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from _harness import Bench
+from _harness import Bench, Row
 from _process import can_measure_memory, peak_above_level
 from _weights import generated
 from numpy.typing import NDArray
@@ -93,7 +92,7 @@ def memory(bench: Bench, what: str, weights: Mapping[str, Tensor], job: Callable
         bench.measured(10.0, what, f"10 of {4 * masks / 1e6:.0f} MB", peaks, "MB")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> list[Row]:
     bench = Bench("prune", __doc__, arguments)
     flat = gaussian(bench.size(64_000_000))
     prune_masks({"w": flat[:100]}, "percentile", q=SHARE)  # compiles
@@ -104,9 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
     against_partition(bench, "std", one, lambda: prune_masks(one, "std", s=1.0), above_deviation(flat.numpy()))
     against_partition(bench, "global", many, lambda: prune_masks(many, "unstructured", sparsity=SHARE), lowest)
     resnet50(bench)
-    bench.finish()
-    return 0
+    return bench.finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

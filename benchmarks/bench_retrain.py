@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
-from _harness import Bench, Pair
+from _harness import Bench, Pair, Row
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -131,15 +130,14 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=60, help="steps of 128 images of each kind; of one image, ten times as many")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> list[Row]:
     bench = Bench("retrain", __doc__, arguments, _options)
     masks = chosen_masks()
     steps = 2 if bench.tiny else bench.options.steps
     whole_steps(bench, masks, 2 if bench.tiny else 128, steps)
     added(bench, masks, 10 * steps)
-    bench.finish()
-    return 0
+    return bench.finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -25,6 +25,11 @@ EXPECTED: dict[str, tuple[tuple[str, ...], list[tuple[str, str, float | None]]]]
         ("Huffman encode, one thread", "", None), ("coding of a 90 %-sparse", "at least", 0.25),
         ("decoding of a 90 %-sparse", "at least", 0.25), ("scan", "", None), ("scatter", "", None),
     ]),
+    "kmeans": (("kmeans1d",), [
+        ("k-means", "at least", 300), ("optimal", "at least", 10), ("k-means", "at most", 6),
+    ]),
+    "prune": ((), [("percentile", "at most", 1.2), ("std", "at most", 1.2), ("global", "at most", 1.2)]),
+    "retrain": ((), [("step", "at most", 1.03), ("mask", "at most", 1)]),
     "model": ((), [
         ("compress", "at most", 4), ("compress", "", None), ("load that file", "at most", 3), ("import deepcompress", "", None),
         ("read that file without torch", "", None), ("deepcompress --help", "", None),
@@ -65,8 +70,6 @@ def test_a_benchmark_runs_and_writes_its_rows(name: str, tmp_path: Path) -> None
     peers, expected = EXPECTED[name]
     for peer in peers:
         pytest.importorskip(peer, reason=f"bench_{name}.py measures against {peer}, which is not installed")
-    if name == "lossless" and not hasattr(dc, "Lossless"):
-        pytest.skip("there is no dc.Lossless")
     rows = load(f"bench_{name}").main(["--tiny", "--out", str(tmp_path)])
     kept = json.loads((tmp_path / f"{name}.json").read_text())
     assert kept["benchmark"] == name
