@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> None:
     chosen = next((argument for argument in arguments if argument in COMMANDS), "")
     options = build_parser(chosen).parse_args(arguments)
+    logging.getLogger("deepcompress").setLevel(logging.ERROR if options.quiet else logging.NOTSET)
     command = importlib.import_module(f"deepcompress.cli.{options.command}")
     console.tell(command.run(options), options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -148,3 +149,10 @@ def test_any_name_prints_on_a_poor_terminal(tmp_path: Path) -> None:
     seen = run_python("-m", "deepcompress", "inspect", path, env=environment)
     assert (seen.returncode, seen.stderr) == (0, "")
     assert r"gr\xf6\xdfe.weight" in seen.stdout
+
+
+def test_quiet_silences_what_the_package_tells_of_itself(cli, compressed: Path) -> None:
+    logger = logging.getLogger("deepcompress")
+    for options, shown in (((), True), (("--quiet",), False), (("--json",), True)):
+        cli("inspect", compressed, *options)
+        assert logger.isEnabledFor(logging.WARNING) == shown
