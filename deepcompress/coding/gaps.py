@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcompress.coding import pool
+from deepcompress.coding import pool, walks
 from deepcompress.coding.bits import Symbols, as_symbols, sealed, symbol_dtype
-from deepcompress.coding.jit import jit
 from deepcompress.coding.merge import least_bits
 from deepcompress.errors import FormatError, ParameterError
 
@@ -30,7 +29,6 @@ _COUNTED = 1 << 13  # gaps below are counted in a table that stays in the level-
 _TRIED = 3  # choices of gap_bits whose cost is counted, after all have been ranked by an estimate
 _ALL_TRIED = 1 << 15  # with fewer gaps all choices are counted: tables weigh most there
 _TABLE_BITS = 2  # of a symbol's code length in a table, about
-_TOO_FAR, _ESCAPE_LAST, _MISCOUNTED, _NOT_A_VALUE = 1, 2, 3, 4
 
 Positions = NDArray[np.int64]
 Counts = NDArray[np.int64]
@@ -66,13 +64,13 @@ def find_nonzeros(symbols: Symbols, chunk_log2: int) -> Nonzeros:
     size = 1 << chunk_log2
     chunks = max(-(-len(symbols) >> chunk_log2), 1)
     counts = np.zeros(chunks, np.int64)
-    pool.share(chunks, lambda first, last: _count_nonzeros(symbols[first * size : last * size], size, counts[first:last]))
+    pool.share(chunks, lambda first, last: walks.count_nonzeros(symbols[first * size : last * size], size, counts[first:last]))
     stops = np.cumsum(counts)
     gaps, kept = np.empty(stops[-1] + chunks, np.uint32), np.empty(stops[-1] + chunks, symbols.dtype)
 
     def split(first: int, last: int) -> None:
         start, stop = (int(stops[first] - counts[first]) + first, int(stops[last - 1]) + last)
-        _split(symbols[first * size : last * size], size, gaps[start:stop], kept[start:stop])
+        walks.split(symbols[first * size : last * size], size, gaps[start:stop], kept[start:stop])
 
     pool.share(chunks, split)
     if chunks == 1:
@@ -136,7 +134,7 @@ def decode_gaps(
         raise FormatError(f"nonzero counts sum to {found}, the gaps lead to {nonzeros} nonzeros")
     positions = np.empty(nonzeros, np.int64)
     kept = sealed(gap_symbols.astype(symbol_dtype(escape + 1), copy=False))
-    check_walk(_walk(kept, counts, escape, numel, chunk_log2, positions), 0, counts, numel, chunk_log2)
+    check_walk(walks.walk(kept, counts, escape, numel, chunk_log2, positions), 0, counts, numel, chunk_log2)
     return positions
 
 
@@ -162,7 +160,7 @@ def scatter(
     Returns:
         (chunk, what is wrong with it), for `check_walk`.
     """
-    found: tuple[int, int] = _scatter(
+    found: tuple[int, int] = walks.scatter(
         sealed(gap_symbols), sealed(symbols), sealed(counts), sealed(table), (1 << gap_bits) - 1, chunk_log2, dense
     )
     return found
@@ -172,13 +170,13 @@ def check_walk(outcome: tuple[int, int], first: int, counts: Counts, numel: int,
     """Raise the FormatError that a walk over the gaps of chunks from `first` on ended with, if any."""
     chunk, error = outcome
     at = first + chunk
-    if error == _TOO_FAR:
+    if error == walks.TOO_FAR:
         raise FormatError(f"chunk {at}: a gap runs past its {min(numel - (at << chunk_log2), 1 << chunk_log2)} weights")
-    if error == _ESCAPE_LAST:
+    if error == walks.ESCAPE_LAST:
         raise FormatError(f"chunk {at}: its last gap is an escape, which leads to no nonzero")
-    if error == _MISCOUNTED:
+    if error == walks.MISCOUNTED:
         raise FormatError(f"chunk {at}: its gaps do not lead to {counts[1, chunk]} nonzeros")
-    if error == _NOT_A_VALUE:
+    if error == walks.NOT_A_VALUE:
         raise FormatError(f"chunk {at}: a nonzero has the zero symbol, or one that stands for nothing")
 
 
@@ -218,7 +216,7 @@ def _least_bits(counts: Counts) -> float:
 def _count_gaps(gaps: NDArray[np.uint32]) -> tuple[Counts, Counts]:
     """The distinct gaps, and how often each occurs."""
     few = np.zeros(_COUNTED + 1, np.int64)
-    _count_capped(gaps, few)
+    walks.count_capped(gaps, few)
     distinct = np.flatnonzero(few[:-1])
     if not few[-1]:
         return distinct, few[distinct]
@@ -233,102 +231,6 @@ def _symbol_counts(gaps: Counts, times: Counts, gap_bits: int) -> Counts:
     np.add.at(counts, gaps % escape, times)
     counts[escape] = (gaps // escape) @ times
     return counts[: int(np.flatnonzero(counts)[-1]) + 1] if len(gaps) else counts[:1]
-
-
-@jit
-def _count_nonzeros(symbols: Symbols, size: int, counts: Counts) -> None:
-    for chunk in range(len(counts)):
-        total = 0
-        for symbol in symbols[chunk * size : (chunk + 1) * size]:
-            total += symbol != 0
-        counts[chunk] = total
-
-
-@jit
-def _split(symbols: Symbols, size: int, gaps: NDArray[np.uint32], kept: Symbols) -> None:
-    """Gaps and nonzeros; each chunk has one place more than nonzeros.
-
-    Each weight is written as if it were a nonzero, and the place moves on only if it is: a branch would be guessed wrong at
-    every other nonzero.
-    """
-    at = np.uint64(0)
-    for start in range(0, len(symbols), size):
-        next_gap = np.uint32(0)
-        for i in range(start, min(start + size, len(symbols))):
-            nonzero = symbols[i] != 0
-            gaps[at] = next_gap
-            kept[at] = symbols[i]
-            at += np.uint64(nonzero)
-            next_gap = np.uint32(0) if nonzero else np.uint32(next_gap + np.uint32(1))
-        at += np.uint64(1)
-
-
-@jit
-def _count_capped(gaps: NDArray[np.uint32], counts: Counts) -> None:
-    for gap in gaps:
-        counts[min(gap, np.uint32(len(counts) - 1))] += 1
-
-
-@jit
-def _walk(symbols: Symbols, counts: Counts, escape: int, numel: int, chunk_log2: int, out: Positions) -> tuple[int, int]:
-    """Fill `out` with positions; (chunk, what is wrong with it), or (0, 0).
-
-    `counts` (2, C) are the gaps of each chunk, len(symbols) in all and none negative, and its nonzeros.
-    """
-    at, filled = 0, 0
-    for chunk in range(counts.shape[1]):
-        position: Any = chunk << chunk_log2
-        end = min(position + (1 << chunk_log2), numel)
-        stop, first = at + counts[0, chunk], filled
-        while at < stop:
-            symbol = np.int64(symbols[at])
-            at += 1
-            position += symbol
-            if position > end or (symbol != escape and position >= end):
-                return chunk, _TOO_FAR
-            if symbol != escape:
-                if filled >= len(out):
-                    return chunk, _MISCOUNTED
-                out[filled] = position
-                filled += 1
-                position += 1
-            elif at == stop:
-                return chunk, _ESCAPE_LAST
-        if filled - first != counts[1, chunk]:
-            return chunk, _MISCOUNTED
-    return 0, 0
-
-
-@jit
-def _scatter(
-    gaps: Symbols, symbols: Symbols, counts: Counts, table: NDArray[Any], escape: int, chunk_log2: int, dense: NDArray[Any]
-) -> tuple[int, int]:
-    """As `_walk`, with table[symbol] written to each position."""
-    at, filled = 0, 0
-    for chunk in range(counts.shape[1]):
-        position: Any = chunk << chunk_log2
-        end = min(position + (1 << chunk_log2), len(dense))
-        stop, last = at + counts[0, chunk], filled + counts[1, chunk]
-        while at < stop:
-            gap = np.int64(gaps[at])
-            at += 1
-            position += gap
-            if position > end or (gap != escape and position >= end):
-                return chunk, _TOO_FAR
-            if gap != escape:
-                if filled >= last:
-                    return chunk, _MISCOUNTED
-                symbol = symbols[filled]
-                if symbol == 0 or symbol >= len(table):
-                    return chunk, _NOT_A_VALUE
-                dense[position] = table[symbol]
-                filled += 1
-                position += 1
-            elif at == stop:
-                return chunk, _ESCAPE_LAST
-        if filled != last:
-            return chunk, _MISCOUNTED
-    return 0, 0
 
 
 def _checked_counts(gap_counts: Any, nonzero_counts: Any, numel: int, chunk_log2: int) -> Counts:
