@@ -1,14 +1,4 @@
-"""Values as integers of 8, 16, 32 or 64 bits, cut into planes of a few bits each, and back.
-
-    float32       sign 1 | exponent 8 | mantissa 23
-    rotated       exponent 8 | mantissa 23 | sign 1           the sign, which is noise, joins the mantissa's noise
-    planes        exponent and 2 bits | 22 bits               the first is coded, the second is stored as it is
-
-The exponents of a layer's weights take few values, and so do the first bits of their mantissas by Benford's law; what is
-below them has as many values as bits can tell apart.
-
-Source: Hershcovitch et al. ZipNN: Lossless compression for AI models. 2024. arXiv:2411.05239 (planes of bytes).
-"""
+"""Words of 8, 16, 32 or 64 bits put together again from the planes that `cutting` made of them."""
 
 from __future__ import annotations
 
@@ -17,66 +7,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcompress.coding import pool
-from deepcompress.coding.bits import Bytes, Symbols, byte_count, readable, sealed, symbol_dtype
+from deepcompress.coding.bits import Bytes, Symbols, readable, sealed
 from deepcompress.coding.jit import inline, jit
-from deepcompress.coding.kernels import SLACK
 from deepcompress.coding.memory import load64, store_low
 
-MAX_PLAIN_WIDTH = 56  # what eight bytes hold from any bit on
-_AT_ONCE = 1 << 18  # values that a thread works on; a multiple of 8, so that each run begins with a whole byte
-
 Words = NDArray[Any]
-Counts = NDArray[np.int64]
 
 
-def count_plane(words: Words, rotate: bool, shift: int, width: int) -> Counts:
-    """How often each number occurs in the `width` bits above the lowest `shift` of each word; (2**width,).
+def join_planes(
+    symbols: Symbols, shift: int, data: Bytes, first: int, width: int, low: int, base: int, rotate: bool, words: Words
+) -> None:  # fmt: skip
+    """Fill `words`, (n,), with symbols << shift | fields << low | base, each rotated right by one bit if `rotate`.
+
+    What most words are: one coded plane, one of fields, and constants; in one step.
 
     Args:
-        words: (n,) uint8, uint16, uint32 or uint64.
-        rotate: take each word rotated left by one bit.
-        shift, width: the plane; width at most 16.
+        symbols: (n,), uint8 or uint16.
+        data, first, width, low: fields as in `put_fields`, and the lowest of their bits.
+        base: all constant planes.
     """
-
-    def count(start: int, stop: int) -> Counts:
-        counts = np.zeros((4, 1 << width), np.int64)
-        _count(words[start:stop], rotate, shift, counts)
-        return np.asarray(counts.sum(axis=0))
-
-    words = sealed(words)
-    total: Counts = np.sum(pool.share(len(words), count, _AT_ONCE), axis=0)
-    return total
-
-
-def varying_bits(words: Words, rotate: bool) -> int:
-    """The bits, as a mask, in which not all of `words`, (n,), n > 0, are alike; see `count_plane`."""
-    words = sealed(words)
-    parts = pool.share(len(words), lambda start, stop: _varying(words[start:stop], words[0]), _AT_ONCE)
-    found = int(np.bitwise_or.reduce(np.array(parts, np.uint64)))
-    bits = 8 * words.itemsize
-    return (found << 1 & (1 << bits) - 1) | found >> bits - 1 if rotate else found
-
-
-def take_plane(words: Words, rotate: bool, shift: int, width: int) -> Symbols:
-    """A plane of at most 16 bits as symbols, (n,) in the smallest unsigned type; see `count_plane`."""
-    words = sealed(words)
-    symbols = np.empty(len(words), symbol_dtype(1 << width))
-    pool.share(len(words), lambda start, stop: _take(words[start:stop], rotate, shift, width, symbols[start:stop]), _AT_ONCE)
-    return symbols
-
-
-def pack_plane(words: Words, rotate: bool, shift: int, width: int) -> Bytes:
-    """A plane of at most 56 bits as a bit string of fields, (ceil(n x width / 8),) bytes; see `count_plane`."""
-    words = sealed(words)
-
-    def pack(first: int, last: int) -> Bytes:
-        run = words[8 * first : 8 * last]
-        out = np.empty(byte_count(len(run) * width) + SLACK, np.uint8)
-        _pack(run, rotate, shift, width, out)
-        return out[:-SLACK]
-
-    return np.concatenate(pool.share(-(-len(words) // 8), pack, _AT_ONCE >> 3))
+    data, symbols, base = readable(data), sealed(symbols), words.dtype.type(base)
+    start, odd = divmod(first * width, 8)
+    done = 0
+    if not odd and words.itemsize == 2 and width <= 8:
+        done = _join_shorts(
+            sealed(symbols.astype(np.uint16, copy=False)).view(np.uint8), shift, data, start, width, low, base, rotate,
+            words.view(np.uint8),
+        )  # fmt: skip
+    elif not odd and words.itemsize == 4 and width <= 28:
+        done = _join_pairs(symbols, shift, data, start, width, low, base, rotate, words)
+    if done < len(words):
+        rest = words[done:]
+        rest[:] = base
+        put_plane(symbols[done:], shift, rest)
+        put_fields(data, first + done, width, low, rest)
+        if rotate:
+            rotate_back(rest)
 
 
 def put_plane(symbols: Symbols, shift: int, words: Words) -> None:
@@ -98,79 +64,52 @@ def rotate_back(words: Words) -> None:
 
 
 @inline
-def _bits(word: Any, rotate: bool, size: Any) -> Any:
-    wide = np.uint64(word)
-    if not rotate:
-        return wide
-    top = np.uint64(8 * size - 1)
-    return wide << np.uint64(1) & ((np.uint64(2) << top) - np.uint64(1)) | wide >> top
+def _groups(data: Bytes, start: int, width: int, last: int) -> int:
+    """Groups of eight fields, `width` bytes each from byte `start` on, of which a load from byte `last` stays in `data`."""
+    return max((len(data) - 8 - last - start) // width + 1, 0)
 
 
 @jit
-def _varying(words: Words, first: Any) -> Any:
-    found = first ^ first
-    for word in words:
-        found |= word ^ first
-    return np.uint64(found)
+def _join_shorts(
+    symbols: Bytes, shift: int, data: Bytes, start: int, width: int, low: int, base: Any, rotate: bool, words: Bytes
+) -> int:
+    """Words of 16 bits, four of which lie in one of 64, as do the symbols; fields are moved apart in two steps. How many words.
 
-
-@jit
-def _count(words: Words, rotate: bool, shift: int, counts: NDArray[np.int64]) -> None:
-    """Four rows in turn: a counter that is raised twice in a row waits for itself."""
-    mask, size, low = np.uint64(counts.shape[1] - 1), words.itemsize, np.uint64(shift)
-    whole = len(words) // 4 * 4
-    for i in range(0, whole, 4):
-        counts[0, _bits(words[i], rotate, size) >> low & mask] += 1
-        counts[1, _bits(words[i + 1], rotate, size) >> low & mask] += 1
-        counts[2, _bits(words[i + 2], rotate, size) >> low & mask] += 1
-        counts[3, _bits(words[i + 3], rotate, size) >> low & mask] += 1
-    for i in range(whole, len(words)):
-        counts[0, _bits(words[i], rotate, size) >> low & mask] += 1
-
-
-@jit
-def _take(words: Words, rotate: bool, shift: int, width: int, symbols: Symbols) -> None:
-    mask, size = (np.uint64(1) << np.uint64(width)) - np.uint64(1), words.itemsize
-    for i in range(len(words)):
-        symbols[i] = _bits(words[i], rotate, size) >> np.uint64(shift) & mask
-
-
-@inline
-def _pack_groups(words: Words, rotate: bool, shift: int, width: int, count: int, out: Bytes) -> Any:
-    """Pack whole groups of `count` fields, at most 56 bits, from the first on; where the next field comes in `out`, in bits.
-
-    Fields of a group do not wait for each other; they are or-ed as one to what is left of the last group. All eight bytes are
-    written each time: `out` has SLACK bytes more than the fields take.
+    | ............ 3 2 1 0 |   >   | ...... 3 2 | ...... 1 0 |   >   | ... 3 | ... 2 | ... 1 | ... 0 |
     """
-    mask, size = (np.uint64(1) << np.uint64(width)) - np.uint64(1), words.itemsize
-    word, filled, at = np.uint64(0), np.uint64(0), np.uint64(0)
-    for first in range(0, len(words) - count + 1, count):
-        for i in range(count):
-            field = _bits(words[first + i], rotate, size) >> np.uint64(shift) & mask
-            word |= field << (filled + np.uint64(i * width))
-        filled += np.uint64(count * width)
-        store_low(out, at, word)
-        at += filled >> np.uint64(3)
-        word >>= filled & np.uint64(56)
-        filled &= np.uint64(7)
-    store_low(out, at, word)
-    return np.uint64(8) * at + filled
+    one, w = np.uint64(0x0001_0001_0001_0001), np.uint64(width)
+    four, two = ((np.uint64(1) << w) - np.uint64(1)) * one, (np.uint64(1) << np.uint64(2 * width)) - np.uint64(1)
+    groups = min(len(words) // 16, _groups(data, start, width, 0))
+    for group in range(groups):
+        fields = load64(data, np.uint64(start + group * width))
+        for half in range(2):
+            at = np.uint64(16 * group + 8 * half)
+            apart = fields >> np.uint64(4 * width * half)
+            apart = (apart & two) | (apart >> np.uint64(2 * width) & two) << np.uint64(32)
+            apart = (apart | apart << np.uint64(16 - width)) & four
+            word = load64(symbols, at) << np.uint64(shift) | apart << np.uint64(low) | np.uint64(base) * one
+            if rotate:
+                word = (word >> np.uint64(1) & ~(one << np.uint64(15))) | (word & one) << np.uint64(15)
+            store_low(words, at, word)
+    return 8 * groups
 
 
 @jit
-def _pack(words: Words, rotate: bool, shift: int, width: int, out: Bytes) -> None:
-    if width <= 7:
-        group, position = 8, _pack_groups(words, rotate, shift, width, 8, out)
-    elif width <= 28:
-        group, position = 2, _pack_groups(words, rotate, shift, width, 2, out)
-    else:
-        group, position = len(words) + 1, np.uint64(0)
-    mask, size = (np.uint64(1) << np.uint64(width)) - np.uint64(1), words.itemsize
-    for i in range(len(words) // group * group, len(words)):
-        at, used = position >> np.uint64(3), position & np.uint64(7)
-        word = np.uint64(out[at]) & ((np.uint64(1) << used) - np.uint64(1))
-        store_low(out, at, word | (_bits(words[i], rotate, size) >> np.uint64(shift) & mask) << used)
-        position += np.uint64(width)
+def _join_pairs(
+    symbols: Symbols, shift: int, data: Bytes, start: int, width: int, low: int, base: Any, rotate: bool, words: Words
+) -> int:
+    """Words of 32 bits, in groups of eight; of their fields each two are in one load. How many words."""
+    mask = np.uint32((1 << width) - 1)
+    groups = min(len(words) // 8, _groups(data, start, width, 6 * width >> 3))
+    for group in range(groups):
+        for i in range(0, 8, 2):
+            fields = load64(data, np.uint64(start + group * width + (i * width >> 3))) >> np.uint64(i * width & 7)
+            for j in range(2):
+                place = 8 * group + i + j
+                word = np.uint32(np.uint32(fields >> np.uint64(j * width)) & mask) << np.uint32(low)
+                word = np.uint32(word | np.uint32(symbols[place]) << np.uint32(shift) | base)
+                words[place] = np.uint32(word >> np.uint32(1)) | np.uint32(word << np.uint32(31)) if rotate else word
+    return 8 * groups
 
 
 @jit
@@ -179,30 +118,11 @@ def _put(symbols: Symbols, shift: int, words: Words) -> None:
         words[i] |= np.uint64(symbols[i]) << np.uint64(shift)
 
 
-@inline
-def _put_groups(data: Bytes, position: Any, width: int, count: int, shift: int, words: Words) -> Any:
-    """Whole groups of `count` fields, each from one load, from the first on; how many fields that are."""
-    mask, stop = (np.uint64(1) << np.uint64(width)) - np.uint64(1), np.uint64(8 * len(data) - 64)
-    at, done = np.uint64(position), 0
-    while done + count <= len(words) and at <= stop:
-        fields = load64(data, at >> np.uint64(3)) >> (at & np.uint64(7))
-        for i in range(count):
-            words[done + i] |= (fields >> np.uint64(i * width) & mask) << np.uint64(shift)
-        at += np.uint64(count * width)
-        done += count
-    return done
-
-
 @jit
 def _put_fields(data: Bytes, position: int, width: int, shift: int, words: Words) -> None:
     """`data` has eight bytes or more, and the fields; those in its last bytes are read from the last eight."""
-    done = 0
-    if width <= 7:
-        done = _put_groups(data, position, width, 8, shift, words)
-    elif width <= 28:
-        done = _put_groups(data, position, width, 2, shift, words)
     mask, last = (np.uint64(1) << np.uint64(width)) - np.uint64(1), np.uint64(len(data) - 8)
-    for i in range(done, len(words)):
+    for i in range(len(words)):
         at = np.uint64(position + i * width)
         start = min(at >> np.uint64(3), last)
         field = load64(data, start) >> min(at - np.uint64(8) * start, np.uint64(63)) & mask

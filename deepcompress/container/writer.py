@@ -20,7 +20,8 @@ from deepcompress.container.directory import (
 )
 from deepcompress.container.records import TensorRecord
 
-Section = bytes | bytearray | memoryview | NDArray[np.uint8]
+Piece = bytes | bytearray | memoryview | NDArray[np.uint8]
+Section = Piece | list[NDArray[np.uint8]]  # whole or in pieces
 
 
 class Writer:
@@ -39,11 +40,12 @@ class Writer:
         """Write a tensor's sections, keyed by kind as `record.sections()` names them."""
         for section in record.sections():
             given: Any = sections[section.kind]
-            content = memoryview(given)
-            if len(content) != section.length:
-                raise ValueError(f"{record.name}: {section.kind} has {len(content)} bytes, its record says {section.length}")
+            pieces = [memoryview(piece) for piece in (given if isinstance(given, list) else [given])]
+            if (size := sum(map(len, pieces))) != section.length:
+                raise ValueError(f"{record.name}: {section.kind} has {size} bytes, its record says {section.length}")
             self._write(bytes(section_start(self._offset, section) - self._offset))
-            self._write(content)
+            for piece in pieces:
+                self._write(piece)
         self._records.append(record)
 
     def add_metadata(self, kind: int, content: bytes) -> None:

@@ -16,12 +16,12 @@ from deepcompress.container.layout import DTYPE_OF_NAME, NARROWER
 from deepcompress.container.records import Sparse, StreamRecord, TensorRecord
 from deepcompress.errors import ModelError
 from deepcompress.tensors.compressed import AffineTensor, CompressedTensor, DenseTensor, centroid_elements
+from deepcompress.tensors.cutting import encode_planes, plan_planes
 from deepcompress.tensors.elements import Array
-from deepcompress.tensors.planes import encode_planes, plan_planes
 from deepcompress.tensors.streams import StreamPlan, Tables, choose_geometry, dense_counts
 
 AnyTensor = DenseTensor | CompressedTensor | AffineTensor
-Section = bytes | NDArray[np.uint8]
+Section = bytes | NDArray[np.uint8] | list[NDArray[np.uint8]]  # whole or in pieces
 Sections = Mapping[str, Section]
 Counts = NDArray[np.int64]
 
@@ -114,11 +114,11 @@ def _encode_dense_values(name: str, tensor: DenseTensor, tables: Tables) -> Enco
     """All values, or only those whose bits are not all zero, with gaps; as they are or cut into planes: the smallest."""
     flat = np.ascontiguousarray(tensor.elements).reshape(-1)
     itemsize = DTYPE_OF_NAME[tensor.stored].itemsize
-    kept = _nonzero_bits(flat, itemsize)
-    count = int(np.count_nonzero(kept))
+    count = _count_nonzero_bits(flat, itemsize)
     saved = 8 * itemsize * (len(flat) - count)
     base = TensorRecord(name, tensor.dtype, tensor.shape, tensor.stored)
     if saved > _SPARSE_RECORD_BITS + count:
+        kept = _nonzero_bits(flat, itemsize)
         gaps = _plan_gaps(kept.view(np.uint8), count, tables)
         if gaps.bits < saved - (len(flat) - count):  # as a plane's constant or shortest codeword a zero costs a bit at most
             sparse, section = gaps.encode(tables)
@@ -137,6 +137,10 @@ def _encode_values(flat: Array, stored: str, tables: Tables) -> tuple[Section, S
             record, section = encode_planes(flat, plan, tables)
             return section, record
     return flat.view(np.uint8), StreamRecord(layout.CODEC_RAW, size)
+
+
+def _count_nonzero_bits(flat: Array, itemsize: int) -> int:
+    return int(np.count_nonzero(flat.view(f"u{itemsize}") if itemsize <= 8 else _nonzero_bits(flat, itemsize)))
 
 
 def _nonzero_bits(flat: Array, itemsize: int) -> NDArray[np.bool_]:

@@ -35,7 +35,7 @@ print(len(found) > 5, sum(found.values()), "torch" in sys.modules)
 
 NOISE = """
 import numpy as np
-from deepcompress.coding import bits, kernels, planes
+from deepcompress.coding import bits, cutting, kernels, planes
 from deepcompress.coding.gaps import decode_gaps
 from deepcompress.coding.huffman import HuffmanCode
 from deepcompress.coding.jit import CHECKED
@@ -68,19 +68,22 @@ for _ in range(3000):
             looks = kernels.TURN if coder is not deep else kernels.WIDE
             kernels.decode_lanes(bits.readable(data), rows.copy(), coder._table(width), coder.lengths, looks, width, out)
 for turn in range(2000):
-    kind, rotate = (np.uint16, np.uint64)[turn % 2], bool(turn & 2)
+    kind, rotate = (np.uint16, np.uint32, np.uint64)[turn % 3], bool(turn & 4)
     words = rng.integers(0, 2**64, int(rng.integers(0, 30)), np.uint64).astype(kind)
     width = int(rng.integers(1, min(8 * words.itemsize, 56) + 1))
     shift, first = int(rng.integers(0, 8 * words.itemsize - width + 1)), int(rng.integers(0, len(words) + 1))
-    fields, found = planes.pack_plane(words, rotate, shift, width), np.zeros(len(words), kind)
+    fields, found = cutting.pack_plane(words, rotate, shift, width), np.zeros(len(words), kind)
     planes.put_fields(fields, first, width, shift, found[first:])
     planes.put_fields(rng.permutation(fields), first, width, shift, np.zeros(len(words) - first, kind))
     narrow, again = min(width, 16), np.zeros(len(words), kind)
-    symbols = planes.take_plane(words, rotate, shift, narrow)
-    assert np.array_equal(np.bincount(symbols, minlength=1 << narrow), planes.count_plane(words, rotate, shift, narrow))
+    symbols = cutting.take_plane(words, rotate, shift, narrow)
+    assert np.array_equal(np.bincount(symbols, minlength=1 << narrow), cutting.count_plane(words, rotate, shift, narrow))
     planes.put_plane(symbols, shift, again)
     assert np.array_equal(again[first:], found[first:] & kind((2**narrow - 1) << shift))
     planes.rotate_back(words)
+    if width < 8 * words.itemsize:
+        noise, empty = rng.integers(0, 2**16, len(words) - first, np.uint16), np.empty(len(words) - first, kind)
+        planes.join_planes(noise, width, rng.permutation(fields), first, width, 0, 0, rotate, empty)
 for size in (40_000, 40_003):
     symbols = rng.integers(0, 12, size).astype(np.uint8)
     for coder, lanes in ((skewed, 4), (even, 32), (FixedLanes(4), 1)):

@@ -10,18 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepcompress.coding import planes, pool
+from deepcompress.coding import cutting, pool
 from deepcompress.coding.bits import symbol_dtype
-from deepcompress.coding.planes import (
-    MAX_PLAIN_WIDTH,
-    count_plane,
-    pack_plane,
-    put_fields,
-    put_plane,
-    rotate_back,
-    take_plane,
-    varying_bits,
-)
+from deepcompress.coding.cutting import MAX_PLAIN_WIDTH, count_plane, pack_plane, take_plane, varying_bits
+from deepcompress.coding.planes import join_planes, put_fields, put_plane, rotate_back
 
 SIZES = (8, 16, 32, 64)
 
@@ -93,6 +85,42 @@ def test_fields_are_put_back_from_any_on(cut: tuple[list[int], int, bool, int, i
     assert found.tolist() == [field << shift for field in fields(words, size, False, shift, width)[start:stop]]
 
 
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_planes_are_joined(data: st.DataObject) -> None:
+    """A coded plane on top, fields anywhere below it, and what is left as a constant; from any word on."""
+    size = data.draw(st.sampled_from(SIZES))
+    top = data.draw(st.integers(1, min(16, size - 1)))
+    width = data.draw(st.integers(1, min(MAX_PLAIN_WIDTH, size - top)))
+    low = data.draw(st.integers(0, size - top - width))
+    varying = (2**top - 1) << (size - top) | (2**width - 1) << low
+    base = data.draw(st.integers(0, 2**size - 1)) & ~varying
+    words = [word & varying | base for word in data.draw(st.lists(st.integers(0, 2**size - 1), max_size=40))]
+    start, rotate = data.draw(st.integers(0, len(words))), data.draw(st.booleans())
+    start = data.draw(st.sampled_from([start, start // 8 * 8]))
+    symbols = take_plane(array(words, size), False, size - top, top)[start:]
+    packed = pack_plane(array(words, size), False, low, width)
+    found = np.empty(len(words) - start, f"u{size // 8}")
+    join_planes(symbols, size - top, packed, start, width, low, base, rotate, found)
+    assert fields(found.tolist(), size, rotate, 0, size) == words[start:]
+
+
+@settings(deadline=None)
+@given(st.sampled_from((16, 32)), st.lists(st.integers(0, 255), min_size=1, max_size=40), st.integers(1, 700))
+def test_symbols_less_a_base(size: int, near: list[int], base: int) -> None:
+    words = array([0, *(base + number for number in near)], size)
+    symbols = take_plane(words, False, 0, 10, base, 256)
+    assert (symbols.dtype, symbols.tolist()) == (np.uint8, [0, *near])
+
+
+def test_bits_that_vary_are_looked_for_no_longer_than_it_takes() -> None:
+    words = np.zeros(10_000, np.uint16)
+    words[1], words[-1] = 3, 4
+    assert varying_bits(words, False, 3) == 3
+    assert varying_bits(words, False) == 7
+    assert varying_bits(words, True, 15) == 14
+
+
 @settings(deadline=None)
 @given(st.sampled_from(SIZES), st.lists(st.integers(0, 2**64 - 1), max_size=30))
 def test_rotating_back(size: int, words: list[int]) -> None:
@@ -119,7 +147,7 @@ def test_runs_are_joined(size: int, rotate: bool) -> None:
     words = np.random.default_rng(size).integers(0, 2**size, 1_003, f"u{size // 8}")
     results = []
     for threads, at_once in ((1, 1 << 18), (2, 64), (3, 8), (4, 200)):
-        with pool.limited(threads), mock.patch.object(planes, "_AT_ONCE", at_once):
+        with pool.limited(threads), mock.patch.object(cutting, "_AT_ONCE", at_once):
             widths = (1, 3, 8) if size == 8 else (1, 3, 7, 16)
             made: list[bytes] = []
             for width in widths:
@@ -144,4 +172,5 @@ def test_nothing() -> None:
     assert (len(take_plane(none, True, 3, 4)), len(pack_plane(none, True, 3, 4))) == (0, 0)
     put_fields(np.zeros(0, np.uint8), 0, 9, 0, none)
     put_plane(none, 0, none.copy())
+    join_planes(none, 9, np.zeros(0, np.uint8), 0, 9, 0, 0, True, none.copy())
     rotate_back(none)

@@ -27,7 +27,10 @@ def round_trip(tensor: AnyTensor, encoding: Encoding | None = None) -> layout.DT
     """Encode, decode, compare; the values' codec and representation are in the record that is left behind."""
     tables = Tables(encoding or Encoding())
     encoded = encode_tensor("w", tensor, tables)
-    sections = {kind: np.frombuffer(section, np.uint8) for kind, section in encoded.sections.items()}
+    sections = {
+        kind: np.frombuffer(b"".join(section if isinstance(section, list) else [section]), np.uint8)
+        for kind, section in encoded.sections.items()
+    }
     assert {s.kind: s.length for s in encoded.record.sections()} == {kind: len(data) for kind, data in sections.items()}
     found = decode_tensor(encoded.record, sections, tables.lengths)
     assert found.tobytes() == tensor.to_dense().tobytes()

@@ -16,11 +16,12 @@ from deepcompress.coding import pool
 from deepcompress.coding.entropy import entropy
 from deepcompress.container.layout import CODEC_PLANES, CODEC_RAW, DTYPES
 from deepcompress.container.records import StreamRecord, TensorRecord
-from deepcompress.tensors import encode, planes
+from deepcompress.tensors import cutting, encode
 from deepcompress.tensors.accounting import representation
 from deepcompress.tensors.compressed import DenseTensor
+from deepcompress.tensors.cutting import plan_planes
 from deepcompress.tensors.elements import Array, numpy_dtype
-from deepcompress.tensors.planes import plan_planes, words_of
+from deepcompress.tensors.planes import words_of
 from deepcompress.tensors.streams import Encoding, Tables
 from tests.tensors import samples
 
@@ -132,7 +133,7 @@ def test_gaussian_weights_are_smaller_than_with_a_plane_of_exponents_alone(dtype
     words = elements.view(words_of(dtype).dtype)
     least = entropy(np.bincount(((words >> mantissa) & (2**exponent - 1)).astype(np.int64))) + mantissa + 1
     length = comes_back(elements, dtype).length
-    with mock.patch.object(planes, "_MANTISSA_BITS", 0):
+    with mock.patch.object(cutting, "_MANTISSA_BITS", 0):
         assert length < comes_back(elements, dtype).length < elements.nbytes
     assert 8 * length < least * len(words)
 
