@@ -109,14 +109,22 @@ def _varying(words: Words, first: Any) -> Any:
 
 @jit
 def _count(words: Words, data: Bytes, shift: int, counts: NDArray[np.int64]) -> None:
-    """Eight bytes of `data`, which is `words`, at once. Four rows: a counter that is raised twice in a row waits for itself."""
-    mask, low, size = np.uint64(counts.shape[1] - 1), np.uint64(shift), words.itemsize
-    whole = len(data) // 8 * 8
-    for at in range(0, whole, 8):
-        several = load64(data, np.uint64(at)) >> low
-        for i in range(8 // size):
-            counts[(at // 8 if size == 8 else i) & 3, several >> np.uint64(8 * size * i) & mask] += 1
-    for i in range(whole // size, len(words)):
+    """Four rows in turn: a counter that is raised twice in a row waits for itself. `data` are the bytes of `words`."""
+    mask, low = np.uint64(counts.shape[1] - 1), np.uint64(shift)
+    whole = len(words) // 4 * 4
+    for i in range(0, whole, 4):
+        if words.itemsize == 2:  # four words in one load
+            four = load64(data, np.uint64(2 * i)) >> low
+            counts[0, four & mask] += 1
+            counts[1, four >> np.uint64(16) & mask] += 1
+            counts[2, four >> np.uint64(32) & mask] += 1
+            counts[3, four >> np.uint64(48) & mask] += 1
+        else:
+            counts[0, np.uint64(words[i]) >> low & mask] += 1
+            counts[1, np.uint64(words[i + 1]) >> low & mask] += 1
+            counts[2, np.uint64(words[i + 2]) >> low & mask] += 1
+            counts[3, np.uint64(words[i + 3]) >> low & mask] += 1
+    for i in range(whole, len(words)):
         counts[0, np.uint64(words[i]) >> low & mask] += 1
 
 
