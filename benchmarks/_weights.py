@@ -60,6 +60,13 @@ def generated(width: int = 64) -> Weights:
     return weights
 
 
+def layers(size: int, count: int = 6) -> Weights:
+    """Gaussians in a few large matrices of about `size` weights, each of another scale, like a language model's."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (size // 1000, 1000)
+    return {f"layers.{place}": 0.02 * (place + 1) * torch.randn(shape, generator=generator) for place in range(count)}
+
+
 def _shapes(width: int) -> dict[str, tuple[int, ...]]:
     """Floating-point tensors of a ResNet-50's state dict, by torchvision's names.
 

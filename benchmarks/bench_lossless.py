@@ -2,7 +2,8 @@
 
     python benchmarks/bench_lossless.py [--data FOLDER]
 
-Checkpoints: all in FOLDER, a network trained on the spot, and a generated ResNet-50; each as float32, float16 and bfloat16.
+Checkpoints: all in FOLDER, a network trained on the spot, and two generated ones, a ResNet-50 and six layers of 8 M weights, as
+language models have; each as float32, float16 and bfloat16.
 
 Bytes: ours is a whole file with names, shapes and checksums. Theirs are bare tensors, the smallest of all that was tried: one
 buffer for a checkpoint or one per tensor; ZipNN's settings for the dtype; eight graphs of OpenZL.
@@ -16,6 +17,7 @@ Every output, theirs too, is decoded and compared bit for bit.
 from __future__ import annotations
 
 import argparse
+import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,16 +29,15 @@ import numpy as np
 import torch
 from _harness import Bench, Row
 from _peers import OpenZL, ZipNN, configurations
-from _weights import generated, given, trained
+from _weights import generated, given, layers, trained
 from torch import Tensor
 
 import deepcompress as dc
 from deepcompress.coding import pool
-from deepcompress.pipeline.assemble import Assembly
-from deepcompress.pipeline.state import Context, State
-from deepcompress.tensors.build import Extras
+from deepcompress.tensors.build import write_model
+from deepcompress.tensors.compressed import DenseTensor
 from deepcompress.tensors.elements import from_torch
-from deepcompress.tensors.model import CompressedModel
+from deepcompress.tensors.streams import Encoding
 
 DTYPES = ("float32", "float16", "bfloat16")
 LARGE = 10_000_000
@@ -76,13 +77,20 @@ class Case:
         return f"{self.checkpoint}, {self.dtype}"
 
 
-def encode(tensors: dict[str, Tensor]) -> CompressedModel:
-    """What the pipeline of that one stage does, but for its copy of the model and its report."""
-    return Assembly(dc.Lossless().apply(State(tensors), Context(quiet=True))).build(Extras())
+def encode(tensors: dict[str, Tensor]) -> bytes:
+    """The bytes of a file."""
+    file = io.BytesIO()
+    names = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+    write_model(file, ((name, DenseTensor(from_torch(tensors[name]), kind, kind)) for name, kind in names.items()), Encoding())
+    return file.getvalue()
 
 
-def check_ours(model: CompressedModel, case: Case) -> None:
-    found = model.state_dict()
+def decode(data: bytes) -> dict[str, Tensor]:
+    """All tensors; every checksum is checked."""
+    return dc.load(data).state_dict()
+
+
+def check_ours(found: dict[str, Tensor], case: Case) -> None:
     if found.keys() != case.tensors.keys():
         raise SystemExit(f"ours on {case}: other names")
     case.check([from_torch(tensor) for tensor in found.values()], "per tensor", "ours")
@@ -110,7 +118,7 @@ def peer_sizes(bench: Bench, case: Case) -> dict[str, int]:
 def size_rows(bench: Bench, case: Case) -> None:
     """Our file against the smallest of theirs."""
     ours = dc.Pipeline([("lossless", dc.Lossless())]).run(case.tensors, quiet=True).compressed
-    check_ours(ours, case)
+    check_ours(ours.state_dict(), case)
     sizes = peer_sizes(bench, case)
     bench.data["bytes"][str(case)] = {"dense": case.dense, "ours": ours.file_bytes, **sizes}
     if not sizes:
@@ -127,10 +135,10 @@ def speed_rows(bench: Bench, case: Case, threads: int) -> None:
     layout = min(LAYOUTS, key=lambda layout: _seconds(peer, case, layout))
     theirs, rate = peer.encode(case.copies(layout)), (case.dense / 1e6, "MB/s")
     with pool.limited(threads):
-        model = encode(case.tensors)
+        data = encode(case.tensors)
         inward = bench.time(lambda: encode(case.tensors), peer.encode, fresh=lambda: case.copies(layout))
-        outward = bench.time(model.state_dict, lambda: peer.decode(theirs))
-    check_ours(inward.our_result, case)
+        outward = bench.time(lambda: decode(data), lambda: peer.decode(theirs))
+    check_ours(decode(inward.our_result), case)
     case.check(peer.decode(inward.their_result), layout, "ZipNN")
     case.check(outward.their_result, layout, "ZipNN")
     limit = 1.0 if case.dense >= LARGE else None
@@ -154,6 +162,7 @@ def cases(bench: Bench) -> list[Case]:
     checkpoints = given(folder) if folder is not None else {}
     checkpoints["digits (trained here)"] = trained(1 if bench.tiny else 20)
     checkpoints["ResNet-50 (generated)"] = generated(2 if bench.tiny else 64)
+    checkpoints["six large layers (generated)"] = layers(bench.size(8_000_000))
     return [
         Case(name, dtype, {key: value.to(getattr(torch, dtype)) for key, value in tensors.items()})
         for name, tensors in checkpoints.items()

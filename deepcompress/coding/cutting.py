@@ -78,6 +78,11 @@ def take_plane(words: Words, rotate: bool, shift: int, width: int, base: int = 0
 
 def pack_plane(words: Words, rotate: bool, shift: int, width: int) -> Bytes:
     """A plane of at most 56 bits as a bit string of fields, (ceil(n x width / 8),) bytes; see `count_plane`."""
+    return np.concatenate(pack_pieces(words, rotate, shift, width))
+
+
+def pack_pieces(words: Words, rotate: bool, shift: int, width: int) -> list[Bytes]:
+    """What `pack_plane` gives, in pieces: no second copy is needed to write them."""
     words = sealed(words)
 
     def pack(first: int, last: int) -> Bytes:
@@ -86,8 +91,7 @@ def pack_plane(words: Words, rotate: bool, shift: int, width: int) -> Bytes:
         _pack(run, run.view(np.uint8), rotate, shift, width, out)
         return out[:-SLACK]
 
-    parts = pool.share(-(-len(words) // 8), pack, _AT_ONCE >> 3)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return pool.share(-(-len(words) // 8), pack, _AT_ONCE >> 3)
 
 
 def _upright(words: Words, rotate: bool, shift: int) -> tuple[Words, int]:

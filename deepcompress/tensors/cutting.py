@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcompress.coding import pool
-from deepcompress.coding.cutting import MAX_PLAIN_WIDTH, count_plane, pack_plane, take_plane, varying_bits
+from deepcompress.coding.cutting import MAX_PLAIN_WIDTH, count_plane, pack_pieces, take_plane, varying_bits
 from deepcompress.coding.merge import least_bits
 from deepcompress.coding.narrow import narrowed
 from deepcompress.coding.streams import Geometry
@@ -193,7 +193,7 @@ def _encode_plane(
     if coded is not None and plane.counts is not None and coded.tables != len(tables.codes):  # another plane brought a table
         coded = tables.plan_huffman(plane.counts, 1 << plane.width)
     if coded is None or coded.code is None or plane.counts is None:
-        return bytes([plane.width, layout.PLANE_PLAIN]), [pack_plane(words, rotate, plane.shift, plane.width)]
+        return bytes([plane.width, layout.PLANE_PLAIN]), pack_pieces(words, rotate, plane.shift, plane.width)
     tables.adopt(coded)
     coder, base, alphabet = narrowed(coded.code, plane.counts)
 
