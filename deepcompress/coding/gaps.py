@@ -28,6 +28,7 @@ MAX_CHUNK_LOG2 = 31
 _COUNTED = 1 << 13  # gaps below are counted in a table that stays in the level-1 and level-2 caches
 _TRIED = 3  # choices of gap_bits whose cost is counted, after all have been ranked by an estimate
 _ALL_TRIED = 1 << 15  # with fewer gaps all choices are counted: tables weigh most there
+_SYMBOL_BITS = 0.03  # that a codeword is longer than it should be, about; and each symbol takes time
 _TABLE_BITS = 2  # of a symbol's code length in a table, about
 
 Positions = NDArray[np.int64]
@@ -96,15 +97,26 @@ def encode_gaps(gaps: NDArray[np.uint32], counts: Counts, gap_bits: int) -> tupl
     """
     _check_cut(0, gap_bits, 0, "encode_gaps")
     escape = (1 << gap_bits) - 1
-    longest = int(gaps.max(initial=0))
-    dtype = symbol_dtype(escape + 1)
-    if longest < escape:
+    dtype, gaps, counts = symbol_dtype(escape + 1), sealed(gaps), sealed(counts)
+    if int(gaps.max(initial=0)) < escape:
         return gaps.astype(dtype), counts
-    ends = np.cumsum(gaps // np.uint32(escape) + np.uint32(1), dtype=np.int64)
-    symbols = np.full(ends[-1], escape, dtype)
-    symbols[ends - 1] = gaps % np.uint32(escape)
-    stops = np.concatenate([[0], ends])[np.cumsum(counts)]
-    return symbols, np.diff(stops, prepend=0)
+    stops = np.cumsum(counts)
+    totals = np.empty(len(counts), np.int64)
+
+    def run(first: int, last: int) -> NDArray[np.uint32]:
+        return gaps[stops[first] - counts[first] : stops[last - 1]]
+
+    def count(first: int, last: int) -> None:
+        walks.count_symbols(run(first, last), counts[first:last], escape, totals[first:last])
+
+    def emit(first: int, last: int) -> None:
+        walks.emit(run(first, last), escape, symbols[ends[first] - totals[first] : ends[last - 1]])
+
+    pool.share(len(counts), count)
+    ends = np.cumsum(totals)
+    symbols = np.empty(ends[-1], dtype)
+    pool.share(len(counts), emit)
+    return symbols, totals
 
 
 def decode_gaps(
@@ -209,8 +221,8 @@ def best_gap_bits(
 
 
 def _least_bits(counts: Counts) -> float:
-    """What symbols that occur so often take at least, with a table of their code lengths."""
-    return least_bits(counts) + _TABLE_BITS * int(np.count_nonzero(counts))
+    """What symbols that occur so often take, about. Their entropy alone says little: escapes change it by next to nothing."""
+    return least_bits(counts) + _SYMBOL_BITS * float(counts.sum()) + _TABLE_BITS * int(np.count_nonzero(counts))
 
 
 def _count_gaps(gaps: NDArray[np.uint32]) -> tuple[Counts, Counts]:

@@ -44,6 +44,33 @@ def split(symbols: Symbols, size: int, gaps: NDArray[np.uint32], kept: Symbols) 
 
 
 @jit
+def count_symbols(gaps: NDArray[np.uint32], counts: Counts, escape: int, totals: Counts) -> None:
+    """How many symbols the gaps of each chunk take, `counts` being how many gaps it has, all in all."""
+    at = 0
+    for chunk in range(len(counts)):
+        total = counts[chunk]
+        for place in range(at, at + counts[chunk]):
+            if gaps[place] >= escape:
+                total += gaps[place] // np.uint32(escape)
+        totals[chunk] = total
+        at += counts[chunk]
+
+
+@jit
+def emit(gaps: NDArray[np.uint32], escape: int, symbols: Symbols) -> None:
+    """Each gap as escapes and what is left; `symbols` has as many places as `count_symbols` counts."""
+    at = np.uint64(0)
+    for gap in gaps:
+        left = gap
+        while left >= escape:
+            symbols[at] = escape
+            at += np.uint64(1)
+            left -= np.uint32(escape)
+        symbols[at] = left
+        at += np.uint64(1)
+
+
+@jit
 def count_capped(gaps: NDArray[np.uint32], counts: Counts) -> None:
     for gap in gaps:
         counts[min(gap, np.uint32(len(counts) - 1))] += 1
