@@ -46,6 +46,25 @@ def decode_tensor(
     return _Decoder(record, sections, tables, memory).decode()
 
 
+def prepare_tensor(
+    record: TensorRecord, sections: Mapping[str, Bytes], tables: Sequence[Lengths], memory: Memory | None = None
+) -> Array | SharedValues:  # fmt: skip
+    """Like `decode_tensor`, but of values that are shared only the symbols: writing them cannot fail any more."""
+    return _Decoder(record, sections, tables, memory).prepare()
+
+
+@dataclass(frozen=True, eq=False)
+class SharedValues:
+    """A dense tensor's symbols, (numel,), all below len(table), and the bits of the value that each stands for."""
+
+    symbols: NDArray[Any]
+    table: Array
+
+    def write(self, out: Bytes) -> None:
+        """Write the tensor's elements over `out`, its bytes."""
+        look_up(self.symbols, self.table, out.view(self.table.dtype))
+
+
 @dataclass(frozen=True)
 class _Decoder:
     record: TensorRecord
@@ -84,13 +103,26 @@ class _Decoder:
             def work(first: int, last: int) -> None:
                 for chunk in range(first, last, _CHUNKS_AT_ONCE):
                     end = min(chunk + _CHUNKS_AT_ONCE, last)
-                    symbols = np.empty(stops[end] - stops[chunk], symbol_dtype(alphabet))
-                    stream.decode(chunk, end, symbols)
-                    check_symbols(symbols, alphabet)
+                    symbols = _decode_run(stream, chunk, end, alphabet)
                     look_up(sealed(symbols), table, dense[stops[chunk] : stops[end]])
 
             pool.share(len(stream.counts), work)
         return dense.view(numpy_dtype(record.dtype)).reshape(record.shape)
+
+    def prepare(self) -> Array | SharedValues:
+        """Everything that can fail; what is left is to write values."""
+        record = self.record
+        coded = record.values is not None and record.values.codec != layout.CODEC_RAW
+        if record.value_map != layout.MAP_CODEBOOK or record.sparse is not None or not coded:
+            return self.decode()
+        with self._place("values"):
+            stream, alphabet = self._open("values", record.values, record.size + 1, record.value_count, implied=True)
+            symbols = (self.memory or np.empty)(record.numel, symbol_dtype(alphabet))
+            stops = np.concatenate([[0], np.cumsum(stream.counts)])
+            chunks = len(stream.counts)
+            pool.share(chunks, lambda first, last: stream.decode(first, last, symbols[stops[first] : stops[last]]))
+            check_symbols(symbols, alphabet)
+            return SharedValues(sealed(symbols), self._value_table())
 
     def _shared_sparse(self, sparse: Sparse) -> Array:
         """Gaps and symbols of a chunk are decoded, and its values written to where they belong."""

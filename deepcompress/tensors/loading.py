@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
+from deepcompress.container.records import TensorRecord
 from deepcompress.errors import ModelError
 
 
@@ -43,3 +47,41 @@ def _one_line(error: RuntimeError) -> str:
     """torch's list of what does not match, without its heading and line breaks."""
     _, _, listed = str(error).partition("\n")
     return " ".join(listed.split()) or str(error)
+
+
+def memory_of(module: nn.Module, records: Sequence[TensorRecord]) -> list[NDArray[np.uint8]] | None:
+    """The bytes of the module's own tensors, in the order of `records`, where loading is nothing but writing over them.
+
+    None where it is more: names, shapes or dtypes differ, tensors are elsewhere or not contiguous, or a module has a hook or a
+    way of its own to load.
+    """
+    own = module.state_dict()
+    plain = all(_loads_plainly(part) for part in module.modules())
+    if not plain or own.keys() != {record.name for record in records}:
+        return None
+    tensors = [own[record.name] for record in records]
+    if not all(_holds(tensor, record) for tensor, record in zip(tensors, records, strict=True)):
+        return None
+    return [tensor.detach().reshape(-1).view(torch.uint8).numpy() for tensor in tensors]
+
+
+def _loads_plainly(module: nn.Module) -> bool:
+    hooks = ("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_state_dict_hooks", "_state_dict_pre_hooks")
+    kind = type(module)
+    own = (kind._load_from_state_dict, kind.load_state_dict, kind.state_dict)
+    usual = own[0] in _USUAL and own[1:] == (nn.Module.load_state_dict, nn.Module.state_dict)
+    return usual and not any(getattr(module, name, None) for name in hooks)
+
+
+# Norms look at versions for a counter that old checkpoints lack; where all names are there, they load as others do.
+_USUAL = (nn.Module._load_from_state_dict, _NormBase._load_from_state_dict)
+
+
+def _holds(tensor: object, record: TensorRecord) -> bool:
+    """Whether the tensor's memory is what the record's elements would be."""
+    if not isinstance(tensor, Tensor) or type(tensor) not in (Tensor, nn.Parameter) or is_lazy(tensor):
+        return False
+    if tensor.is_inference() or tensor.is_conj() or tensor.is_neg():
+        return False
+    usual = tensor.device.type == "cpu" and tensor.layout is torch.strided and tensor.is_contiguous()
+    return usual and str(tensor.dtype) == f"torch.{record.dtype}" and tuple(tensor.shape) == record.shape

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+from numpy.typing import NDArray
 
 from deepcompress.coding import pool
 from deepcompress.container import layout
@@ -18,7 +21,7 @@ from deepcompress.container.versions import unpack_versions
 from deepcompress.errors import DeepCompressError, FormatError, ParameterError
 from deepcompress.tensors.accounting import FileBits, count_bits
 from deepcompress.tensors.arena import ALIGNED, Arena
-from deepcompress.tensors.decode import Memory, decode_tensor
+from deepcompress.tensors.decode import Memory, SharedValues, decode_tensor, prepare_tensor
 from deepcompress.tensors.elements import Array, to_torch
 
 if TYPE_CHECKING:
@@ -184,10 +187,34 @@ class CompressedModel(Mapping[str, Any]):
         Raises:
             ModelError: names or shapes do not match, all of them named; the module is unchanged.
         """
-        from deepcompress.tensors.loading import load_state_dict
+        import torch
 
-        load_state_dict(module, self._tensors(Arena(self.dense_bytes + ALIGNED * len(self)).take), self.source)
+        from deepcompress.tensors.loading import load_state_dict, memory_of
+
+        targets = memory_of(module, self.records) if self._device is None else None
+        if targets is None:
+            load_state_dict(module, self._tensors(Arena(self.dense_bytes + ALIGNED * len(self)).take), self.source)
+        else:
+            self._write_over(targets)
+            torch.autograd.graph.increment_version(list(module.state_dict(keep_vars=True).values()))
         return module
+
+    def _write_over(self, targets: Sequence[NDArray[np.uint8]]) -> None:
+        """Write all tensors over their bytes in a module: once everything that can fail is done."""
+        sizes = [record.numel for record in self.records if record.tie is None]
+        memory = Arena(sum(sizes) + ALIGNED * len(sizes)).take
+        own = [position for position, record in enumerate(self.records) if record.tie is None]
+        prepared = dict(zip(own, pool.run([partial(self._decode, at, memory, prepare_tensor) for at in own]), strict=True))
+
+        def write(position: int) -> None:
+            tie = self.records[position].tie
+            found = prepared[position if tie is None else tie]
+            if isinstance(found, SharedValues):
+                found.write(targets[position])
+            else:
+                targets[position][:] = np.ascontiguousarray(found).reshape(-1).view(np.uint8)
+
+        pool.run([partial(write, position) for position in range(len(self.records))])
 
     def verify(self) -> None:
         """Check every checksum, decode every tensor, read all metadata. Raises FormatError naming all that is wrong."""
@@ -243,14 +270,14 @@ class CompressedModel(Mapping[str, Any]):
             raise type(error)(f"{self.source}: {error}") from error
         return to_torch(self._decode(position), record.dtype).to(device) if found is None else found
 
-    def _decode(self, position: int, memory: Memory | None = None) -> Array:
+    def _decode(self, position: int, memory: Memory | None = None, decode: Callable[..., Any] = decode_tensor) -> Any:
         directory = self._reader.directory
         record = directory.records[position]
         if record.tie is not None:
-            return self._decode(record.tie, memory)
+            return self._decode(record.tie, memory, decode)
         sections = {kind: self._reader.section(span) for kind, span in directory.spans[position].items()}
         try:
-            return decode_tensor(record, sections, directory.tables, memory)
+            return decode(record, sections, directory.tables, memory)
         except FormatError as error:
             raise type(error)(f"{self.source}: {error}") from error
 

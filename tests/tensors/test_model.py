@@ -284,3 +284,58 @@ def test_a_device_is_one_that_torch_can_use(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ParameterError, match=r"'device' parameter of open"):
             dc.load(path, device="cuda")
+
+
+def saved(module: nn.Module, seed: int = 1) -> tuple[bytes, dict[str, torch.Tensor]]:
+    """A file for a module, half of it with codebooks, and the tensors that it holds."""
+    named: samples.Named = []
+    for place, (name, tensor) in enumerate(module.state_dict().items()):
+        if tensor.ndim > 1 and tensor.is_floating_point():
+            named.append((name, samples.shared_tensor(dtype_name(tensor), tuple(tensor.shape), 5, seed + place, 0.8)))
+        else:
+            fresh = torch.full_like(tensor, seed + place)
+            named.append((name, DenseTensor(from_torch(fresh), dtype_name(fresh), dtype_name(fresh))))
+    data = samples.to_file(named)
+    return data, dc.load(data).state_dict()
+
+
+def test_loading_writes_over_a_modules_own_memory_as_load_state_dict_does() -> None:
+    for change in (lambda m: m, lambda m: m.double(), lambda m: m.bfloat16(), lambda m: m.to(memory_format=torch.channels_last)):
+        module = change(network())
+        before = {name: (tensor, tensor._version) for name, tensor in module.state_dict(keep_vars=True).items()}
+        data, expected = saved(module)
+        dc.load(data).load_into(module)
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            assert tensor is before[name][0]
+            assert tensor._version > before[name][1]
+            assert torch.equal(tensor, expected[name])
+
+
+def test_a_module_that_loads_in_a_way_of_its_own_is_asked_to() -> None:
+    module = network()
+    data, expected = saved(module)
+    seen: list[str] = []
+    module[0].register_load_state_dict_pre_hook(lambda module, tensors, *rest: seen.extend(tensors))
+    dc.load(data).load_into(module)
+    assert {"0.weight", "0.bias"} <= set(seen)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in module.state_dict().items())
+
+
+def test_tensors_of_another_dtype_are_converted() -> None:
+    data, expected = saved(network())
+    module = network().double()
+    dc.load(data).load_into(module)
+    assert all(torch.equal(tensor, expected[name].to(tensor.dtype)) for name, tensor in module.state_dict().items())
+
+
+def test_malformed_content_under_right_checksums_leaves_the_module_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = network()
+    data, _ = saved(module)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    model = dc.load(data)
+    last = model._reader.directory.spans[-1]
+    section = model._reader.section
+    monkeypatch.setattr(model._reader, "section", lambda span: section(span)[:-1] if span in last.values() else section(span))
+    with pytest.raises((FormatError, ValueError)):
+        model.load_into(module)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
