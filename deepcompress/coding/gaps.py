@@ -26,7 +26,7 @@ from deepcompress.errors import FormatError, ParameterError
 MAX_GAP_BITS = 16
 MAX_CHUNK_LOG2 = 31
 _COUNTED = 1 << 13  # gaps below are counted in a table that stays in the level-1 and level-2 caches
-_TRIED = 6  # choices of gap_bits whose cost is counted, after all have been ranked by an estimate
+_TRIED = 3  # choices of gap_bits whose cost is counted, after all have been ranked by an estimate
 _ALL_TRIED = 1 << 15  # with fewer gaps all choices are counted: tables weigh most there
 _SYMBOL_BITS = 0.03  # that a codeword is longer than it should be, about; and each symbol takes time
 _TABLE_BITS = 2  # of a symbol's code length in a table, about
@@ -227,8 +227,9 @@ def _least_bits(counts: Counts) -> float:
 
 def _count_gaps(gaps: NDArray[np.uint32]) -> tuple[Counts, Counts]:
     """The distinct gaps, and how often each occurs."""
-    few = np.zeros(_COUNTED + 1, np.int64)
-    walks.count_capped(gaps, few)
+    rows = np.zeros((4, _COUNTED + 1), np.int64)
+    walks.count_capped(gaps, rows)
+    few = rows.sum(axis=0)
     distinct = np.flatnonzero(few[:-1])
     if not few[-1]:
         return distinct, few[distinct]

@@ -23,6 +23,7 @@ MAX_SYMBOL = (1 << 27) - 1  # a table entry has 27 bits for the symbol
 _WIDTH = 12  # bits of a look where no codeword is longer: tables of 4,096 entries stay in the level-1 cache
 _WIDTH_64 = 11  # with entries of eight bytes, 2,048 do
 _MANY = 1 << 15  # symbols from which on the encoder's table of pairs is worth making
+_FEW_ABSENT = 4  # symbols without codewords that are looked for one by one: faster than counting all
 _NO_PAIRS = sealed(np.zeros(0, np.uint32))
 _FEW = 3.3  # codewords in 12 bits on average, from which on an entry of eight bytes finds enough more to be worth it
 
@@ -212,9 +213,10 @@ class HuffmanLanes(TableLanes):
 
     def _checked(self, symbols: Symbols) -> Symbols:
         """All symbols have codewords: the code has no gaps below the largest, or they were counted."""
-        lengths = self.code.lengths
-        top = int(symbols.max(initial=0))
-        if len(symbols) and (top >= len(lengths) or not lengths.all()):
+        lengths, top = self.code.lengths, int(symbols.max(initial=0))
+        without = np.flatnonzero(lengths[: top + 1] == 0)
+        few = top < len(lengths) and len(without) <= _FEW_ABSENT
+        if len(symbols) and not (few and not any((symbols == symbol).any() for symbol in without)):
             counts = np.zeros((4, top + 1), np.int64)
             kernels.count(symbols, counts)
             used = np.flatnonzero(counts.any(axis=0))
