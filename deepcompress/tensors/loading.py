@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -62,7 +63,14 @@ def memory_of(module: nn.Module, records: Sequence[TensorRecord]) -> list[NDArra
     tensors = [own[record.name] for record in records]
     if not all(_holds(tensor, record) for tensor, record in zip(tensors, records, strict=True)):
         return None
-    return [tensor.detach().reshape(-1).view(torch.uint8).numpy() for tensor in tensors]
+    memory = [tensor.detach().reshape(-1).view(torch.uint8).numpy() for tensor in tensors]
+    return None if _overlap([own for own, record in zip(memory, records, strict=True) if record.tie is None]) else memory
+
+
+def _overlap(memory: Sequence[NDArray[np.uint8]]) -> bool:
+    """Whether two tensors that the file tells apart are one memory in the module: which of them is written last matters then."""
+    spans = sorted((own.ctypes.data, own.ctypes.data + len(own)) for own in memory if len(own))
+    return any(end > start for (_, end), (start, _) in pairwise(spans))
 
 
 def _loads_plainly(module: nn.Module) -> bool:

@@ -339,3 +339,11 @@ def test_malformed_content_under_right_checksums_leaves_the_module_as_it_was(mon
     with pytest.raises((FormatError, ValueError)):
         model.load_into(module)
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_one_memory_under_two_names_that_the_file_tells_apart_holds_the_last() -> None:
+    module = nn.ModuleDict({"a": nn.Linear(300, 300, bias=False), "b": nn.Linear(300, 300, bias=False)})
+    data, expected = saved(module)
+    module["b"].weight = module["a"].weight
+    dc.load(data).load_into(module)
+    assert torch.equal(module["a"].weight, expected["b.weight"])
