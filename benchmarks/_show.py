@@ -37,6 +37,7 @@ def draw(rows: list[Row], path: Path, title: str) -> None:
         return
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     shown = [row for row in rows if row.limit and row.ratio > 0]
     if not shown:
@@ -49,12 +50,15 @@ def draw(rows: list[Row], path: Path, title: str) -> None:
     )
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.set_yticks(places, [f"{row.what}\nagainst {row.against}" for row in shown], fontsize=7)
     axes.invert_yaxis()
     for place, (row, margin) in enumerate(zip(shown, margins, strict=True)):
         text, side = f" {row.ratio:.3g} ({row.sense} {row.limit:g}) ", "left" if margin >= 1 else "right"
         axes.annotate(text, (margin, place), fontsize=7, va="center", ha=side)
-    axes.margins(x=0.4)
+    axes.margins(x=0.4, y=0.3 / len(shown))
     axes.set_xlabel("times better than the limit (1 = just met; green: met)")
     axes.set_title(title)
     figure.savefig(path, dpi=110)

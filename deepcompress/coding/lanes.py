@@ -31,12 +31,6 @@ Rows = NDArray[np.int64]
 Counts = NDArray[np.int64]
 
 
-def lane_counts(count: int, lanes: int) -> Counts:
-    """(lanes,) symbols in each lane: ceil(count / lanes) from the first one on, as far as they go."""
-    step = -(-count // lanes)
-    return np.clip(count - step * np.arange(lanes, dtype=np.int64), 0, step)
-
-
 class LaneCoder(Protocol):
     """What a stream needs of an entropy coder. Another coder is another class with these methods."""
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepcompress.coding.huffman import HuffmanCode
-from deepcompress.coding.lanes import FixedLanes, HuffmanLanes, lane_counts
+from deepcompress.coding.lanes import FixedLanes, HuffmanLanes
 from deepcompress.errors import FormatError, ParameterError
 
 
@@ -47,12 +47,6 @@ def test_fixed_lanes_come_back(width: int, base: int, data: st.DataObject) -> No
     lane = coder.encode(np.array(symbols, np.int64))
     assert len(lane) == (width * len(symbols) + 7) // 8
     assert decoded(coder, lane, len(symbols), np.uint32) == symbols
-
-
-@given(st.integers(0, 10**6), st.sampled_from([1, 2, 4, 8, 16, 32]))
-def test_lane_counts(count: int, lanes: int) -> None:
-    step = -(-count // lanes)
-    assert lane_counts(count, lanes).tolist() == [max(min((j + 1) * step, count) - j * step, 0) for j in range(lanes)]
 
 
 def test_a_lane_between_other_bytes() -> None:
