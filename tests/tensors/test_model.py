@@ -336,7 +336,7 @@ def test_malformed_content_under_right_checksums_leaves_the_module_as_it_was() -
     values = dc.load(data)._reader.directory.spans[-1]["values"]  # the last tensor: all others can be decoded
     altered = bytearray(data)
     altered[values.start : values.stop] = bytes(255 - byte for byte in data[values.start : values.stop])
-    with pytest.raises(FormatError, match="'3.weight', values"):
+    with pytest.raises(FormatError, match=r"'3\.weight', values"):
         dc.load(repaired(altered)).load_into(module)
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
