@@ -2,6 +2,7 @@
 
 from deepcompress.models.convnet import ConvNet
 from deepcompress.models.lenet import LeNet5, LeNet300100, LeNetDigits
+from deepcompress.models.resnet18_cifar import ResNet18Cifar, resnet18_cifar
 from deepcompress.models.resnet_cifar import ResNetCifar, resnet20, resnet32, resnet44, resnet56
 
 __all__ = [
@@ -9,7 +10,9 @@ __all__ = [
     "LeNet5",
     "LeNet300100",
     "LeNetDigits",
+    "ResNet18Cifar",
     "ResNetCifar",
+    "resnet18_cifar",
     "resnet20",
     "resnet32",
     "resnet44",

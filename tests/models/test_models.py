@@ -18,6 +18,7 @@ NETWORKS = [
     (models.resnet32, 464_154, CIFAR),
     (models.resnet44, 658_586, CIFAR),
     (models.resnet56, 853_018, CIFAR),
+    (models.resnet18_cifar, 11_173_962, CIFAR),
 ]
 
 
@@ -49,3 +50,29 @@ def test_option_a_shortcut_subsamples_and_pads_with_zeros() -> None:
     assert torch.equal(out[:, 2:6], maps[:, :, ::2, ::2])
     assert not out[:, :2].any()
     assert not out[:, 6:].any()
+
+
+def test_resnet18_without_norms() -> None:
+    network = models.resnet18_cifar(batch_norm=False)
+    assert sum(p.numel() for p in network.parameters()) == 11_164_362
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert network(torch.zeros(2, *CIFAR)).shape == (2, 10)
+
+
+def test_resnet18_has_the_convolutions_and_names_that_are_reported() -> None:
+    network = models.resnet18_cifar()
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    assert len(names) == 20
+    assert sum("shortcut" not in name for name in names) == 17
+    assert network.linear.in_features == 512
+    assert {"conv1.weight", "layer2.0.shortcut.0.weight", "layer4.1.bn2.running_var", "linear.bias"} <= set(network.state_dict())
+
+
+def test_option_b_shortcut_is_the_input_or_its_projection() -> None:
+    same = models.resnet18_cifar().layer1[0]
+    halved = models.resnet18_cifar().layer2[0]
+    maps = torch.rand(1, 64, 4, 4)
+    for block in (same, halved):
+        nn.init.zeros_(block.bn2.weight)  # silence the residual branch
+    assert torch.equal(same.eval()(maps), maps)
+    assert torch.equal(halved.eval()(maps), halved.shortcut(maps).relu())
