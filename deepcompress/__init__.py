@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from deepcompress.report.report import Report
     from deepcompress.tensors.codebook import Codebook
     from deepcompress.tensors.model import CompressedModel, load, open
+    from deepcompress.training.history import History
+    from deepcompress.training.loop import fit
+    from deepcompress.training.settings import TrainSettings
 
 _HOMES = {
     "CompressedModel": "tensors.model",
@@ -67,6 +70,9 @@ _HOMES = {
     "Prune": "pipeline.stages",
     "Retrain": "pipeline.stages",
     "Report": "report.report",
+    "History": "training.history",
+    "TrainSettings": "training.settings",
+    "fit": "training.loop",
 }
 
 __all__ = [
@@ -76,6 +82,7 @@ __all__ = [
     "Finetune",
     "FormatError",
     "GradualPrune",
+    "History",
     "HuffmanEncode",
     "KMeansQuantize",
     "Lossless",
@@ -89,11 +96,13 @@ __all__ = [
     "Result",
     "Retrain",
     "StorageError",
+    "TrainSettings",
     "TrainingError",
     "UnsupportedError",
     "VersionError",
     "__version__",
     "apply_masks",
+    "fit",
     "hold_masks",
     "load",
     "open",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from deepcompress.pipeline.state import Context, Loss, Measure, Model, State
 from deepcompress.report.report import Report
 from deepcompress.tensors.build import Extras
 from deepcompress.tensors.model import CompressedModel
+from deepcompress.training.history import History
 from deepcompress.training.settings import TrainSettings
 
 
@@ -35,11 +36,13 @@ class Result:
         model: the outcome, holding the very values that the file holds; a module, or a state dict where one was given.
         compressed: the file, in memory: `.save(path)`, `.state_dict()`, `.load_into(module)`.
         report: where every bit of it went, and the accuracy on the way.
+        histories: stage name -> what was measured while it trained; of the stages that train.
     """
 
     model: Model
     compressed: CompressedModel
     report: Report
+    histories: Mapping[str, History] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -102,6 +105,7 @@ class Pipeline:
         self._check_inputs(model, train, evaluate, validate)
         state = State(_prepare(model, inplace))
         before: dict[str, NDArray[Any]] = {}
+        histories: dict[str, History] = {}
         context = Context(train, validate, loss, quiet)
         journal = Journal(evaluate)
         journal.note("input", "as given", state, 0.0)
@@ -109,9 +113,12 @@ class Pipeline:
             if not before and stage.phase != "train":  # the report sets weights against those that compression began with
                 before = _samples(state)
             start = time.perf_counter()
-            state = stage.apply(state, context)
+            state = stage.apply(replace(state, history=None), context)
+            if state.history is not None:
+                histories[name] = state.history
             journal.note(name, type(stage).__name__, state, time.perf_counter() - start)
-        return _result(state, journal, before, Extras(strings, recipe, module_versions(state.model)))
+        result = _result(state, journal, before, Extras(strings, recipe, module_versions(state.model)))
+        return replace(result, histories=histories)
 
     def _check_inputs(self, model: object, train: object, evaluate: Measure | None, validate: Measure | None) -> None:
         """Whatever a late stage lacks is said before an early one has trained for hours."""

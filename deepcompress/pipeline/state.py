@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from deepcompress.errors import PipelineError
 from deepcompress.tensors.codebook import Codebook
 from deepcompress.tensors.streams import Encoding
+from deepcompress.training.history import History
 
 Model = nn.Module | dict[str, Tensor]
 Measure = Callable[[nn.Module], float]
@@ -29,6 +30,7 @@ class State:
         stored: tensor name -> the narrower type in which its values go into the file.
         encoding: how symbols are coded; bit-packed until a stage says otherwise.
         notes: what the last stage wants the report to say.
+        history: what the last stage measured, where it trained.
     """
 
     model: Model
@@ -38,6 +40,7 @@ class State:
     stored: Mapping[str, str] = field(default_factory=dict)
     encoding: Encoding = field(default_factory=lambda: Encoding(coder="fixed"))
     notes: tuple[str, ...] = ()
+    history: History | None = None
 
     def module(self, owner: str) -> nn.Module:
         """The model, for what runs it. Raises PipelineError where it is a bare state dict."""

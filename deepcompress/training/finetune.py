@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcompress.errors import ParameterError
+from deepcompress.training.history import History
 from deepcompress.training.loop import Hooks, Loss, Measure, fit
 from deepcompress.training.settings import TrainSettings
 
@@ -26,7 +27,7 @@ def finetune_centroids(
     restore_best: bool = False,
     rest: bool = False,
     quiet: bool = True,
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], History]:
     """Train the centroids; the gradient of a centroid is the sum of the gradients of its weights.
 
     Args:
@@ -39,6 +40,7 @@ def finetune_centroids(
 
     Returns:
         Weight name -> (k,) trained centroids, in the order given, no more sorted; float64 for float64 weights, else float32.
+        And what was measured.
 
     Raises:
         ParameterError: names or shapes do not fit the model; otherwise as `fit`.
@@ -61,11 +63,11 @@ def finetune_centroids(
 
     hooks = Hooks([*(one.centroids for one in learning), *others], after_backward=gather, after_step=scatter)
     with _only_these_learn(model, [*(one.weight for one in learning), *others]):
-        fit(
+        history = fit(
             model, train, settings, loss=loss, validate=validate, restore_best=restore_best, hooks=hooks, title="finetune",
             quiet=quiet,
         )  # fmt: skip
-    return {one.name: one.values() for one in shared}
+    return {one.name: one.values() for one in shared}, history
 
 
 class _Shared:

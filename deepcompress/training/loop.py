@@ -25,6 +25,7 @@ from deepcompress.training.snapshot import Snapshot, mode_kept, restored_on_erro
 
 Loss = Callable[[nn.Module, Any], Tensor]
 Measure = Callable[[nn.Module], float]
+AfterEpoch = Callable[[EpochRecord], None]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def fit(
     loss: Loss | None = None,
     validate: Measure | None = None,
     restore_best: bool = False,
+    after_epoch: AfterEpoch = _nothing,
     hooks: Hooks | None = None,
     title: str = "train",
     quiet: bool = True,
@@ -79,8 +81,12 @@ def fit(
         loss: (model, batch) -> scalar tensor; cross entropy of `model(inputs)` for (inputs, targets) where None.
         validate: model -> float, more is better; called in eval mode, without gradients, after each epoch.
         restore_best: end with the epoch that `validate` liked best; NaN is never best.
+        after_epoch: called with the record of each epoch, such as `print`.
         hooks: what a kind of training does differently.
         title, quiet: of the progress bar.
+
+    Returns:
+        What was measured: loss per step, accuracy and seconds per epoch.
 
     Raises:
         PipelineError: no batches, batches that the default loss cannot take, nothing that learns, a loss that is no scalar.
@@ -94,7 +100,7 @@ def fit(
     measure = _Validation(model, validate, restore_best, hooks.may_keep)
     with restored_on_error(model), mode_kept(model), seeded(settings.seed), flushed_denormals(), torch.enable_grad():
         try:
-            return _Fit(model, settings, hooks, loss, title).run(train, measure, quiet)
+            return _Fit(model, settings, hooks, loss, title).run(train, measure, after_epoch, quiet)
         finally:
             model.zero_grad(set_to_none=True)
 
@@ -110,7 +116,7 @@ class _Fit:
             raise PipelineError(f"{title}: nothing learns, for no parameter that it may train requires gradients")
         self.optimizer = settings.make_optimizer(self.parameters)
 
-    def run(self, train: Iterable[Any] | None, measure: _Validation, quiet: bool) -> History:
+    def run(self, train: Iterable[Any] | None, measure: _Validation, after_epoch: AfterEpoch, quiet: bool) -> History:
         records = []
         with self.hooks.session(self.optimizer):
             epochs = self.settings.epochs
@@ -120,15 +126,19 @@ class _Fit:
                 for epoch in range(epochs):
                     meter = Meter(self.title, epoch, steps, report)
                     self._epoch(train, meter, schedule)
-                    records.append(self._record(meter, measure(epoch + 1)))
+                    records.append(self._record(meter, measure))
                     _LOGGER.info("%s, %s", self.title, records[-1])
+                    after_epoch(records[-1])
             return History(tuple(records), measure.restore() or epochs or None)
 
     def _epoch(self, train: Iterable[Any] | None, meter: Meter, schedule: _Schedule) -> None:
         self.model.train()
-        for batch in epoch_batches(train):
+        for batch in meter.waited_for(epoch_batches(train)):
             self.hooks.look(meter.progress)
-            meter.add(*self._step(to_device(batch, self.device)))
+            batch = to_device(batch, self.device)
+            with meter.step(self.device):
+                found = self._step(batch)
+            meter.add(*found)
             schedule.after_batch()
         schedule.after_epoch(meter.loss)
         self._check_parameters(meter.epoch + 1)
@@ -177,10 +187,22 @@ class _Fit:
         if bad:
             raise lost(self.title, f"{bad} parameters are NaN or infinite after epoch {epoch}")
 
-    def _record(self, meter: Meter, validation: float | None) -> EpochRecord:
-        rate = float(self.optimizer.param_groups[0]["lr"])
-        sparsity = self.hooks.sparsity()
-        return EpochRecord(meter.epoch + 1, meter.loss, meter.accuracy, validation, sparsity, meter.seconds, rate)
+    def _record(self, meter: Meter, measure: _Validation) -> EpochRecord:
+        seconds = meter.seconds
+        validation = measure(meter.epoch + 1)
+        return EpochRecord(
+            epoch=meter.epoch + 1,
+            loss=meter.loss,
+            accuracy=meter.accuracy,
+            validation=validation,
+            sparsity=self.hooks.sparsity(),
+            seconds=seconds,
+            lr=float(self.optimizer.param_groups[0]["lr"]),
+            seconds_loading=meter.loading,
+            seconds_training=meter.training,
+            seconds_validating=meter.seconds - seconds,
+            step_losses=tuple(meter.losses),
+        )
 
 
 class _Validation:

@@ -55,6 +55,9 @@ def test_the_whole_way_leaves_the_given_model_untouched() -> None:
     assert [row.name for row in result.report.stages] == names
     assert all(row.accuracy is not None for row in result.report.stages)
     assert result.report.stages[-1].sparsity >= 0.8
+    assert {name: len(history.epochs) for name, history in result.histories.items()} == {
+        "retrain": 1, "more/prune": 2, "more/retrain": 1, "finetune": 1,
+    }  # fmt: skip
     assert "are stored as float16" in " ".join(result.report.notes)
     assert result.report.from_json(result.report.to_json()).to_dict() == result.report.to_dict()
     assert "<html" in result.report.to_html()

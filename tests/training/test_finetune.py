@@ -37,7 +37,7 @@ def test_the_gradient_of_a_centroid(k: int, dtype: torch.dtype) -> None:
     leaf = centroids.clone().requires_grad_()
     weight = torch.cat([leaf.new_zeros(1), leaf])[symbols]
     F.cross_entropy(F.linear(batch[0], weight, model.bias.detach()), batch[1]).backward()
-    moved = finetune_centroids(model, [batch], {"weight": symbols}, {"weight": centroids}, SGD)["weight"]
+    moved = finetune_centroids(model, [batch], {"weight": symbols}, {"weight": centroids}, SGD)[0]["weight"]
     assert moved.dtype == dtype
     torch.testing.assert_close(moved, centroids - 0.1 * leaf.grad)
     assert torch.equal(model.weight, torch.cat([moved.new_zeros(1), moved])[symbols])
@@ -85,7 +85,7 @@ def test_a_frozen_weight_is_not_finetuned(model: nn.Module, train: Any) -> None:
     model.fc1.weight.requires_grad_(False)
     before = model.fc1.weight.clone()
     symbols, centroids = ({name: pair[i] for name, pair in shared.items()} for i in (0, 1))
-    moved = finetune_centroids(model, train, symbols, centroids, TrainSettings(2, 0.1, "AdamW"))
+    moved, _ = finetune_centroids(model, train, symbols, centroids, TrainSettings(2, 0.1, "AdamW"))
     assert torch.equal(model.fc1.weight, before)
     torch.testing.assert_close(moved["fc1.weight"], centroids["fc1.weight"])
     assert not torch.equal(moved["fc2.weight"], centroids["fc2.weight"])
@@ -108,7 +108,7 @@ def test_tied_weights_sum_the_gradients_of_both_places() -> None:
     leaf = centroids.clone().requires_grad_()
     weight = torch.cat([leaf.new_zeros(1), leaf])[symbols]
     F.cross_entropy(F.linear(torch.tanh(F.linear(batch[0], weight)), weight), batch[1]).backward()
-    moved = finetune_centroids(model, [batch], {"a.weight": symbols}, {"a.weight": centroids}, SGD)["a.weight"]
+    moved = finetune_centroids(model, [batch], {"a.weight": symbols}, {"a.weight": centroids}, SGD)[0]["a.weight"]
     torch.testing.assert_close(moved, centroids - 0.1 * leaf.grad)
     assert model.b.weight is model.a.weight
 
@@ -117,7 +117,7 @@ def test_sparse_gradients_are_summed_too() -> None:
     model = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Flatten(), nn.Linear(6, 2))
     symbols, centroids = share(model[0].weight, 2)
     batch = (torch.tensor([[0, 1], [2, 2]]), torch.tensor([0, 1]))
-    moved = finetune_centroids(model, [batch], {"0.weight": symbols}, {"0.weight": centroids}, SGD)["0.weight"]
+    moved = finetune_centroids(model, [batch], {"0.weight": symbols}, {"0.weight": centroids}, SGD)[0]["0.weight"]
     assert not torch.equal(moved, centroids)
 
 
@@ -137,7 +137,7 @@ def test_the_best_epochs_centroids_come_back(model: nn.Module, train: Any) -> No
         TrainSettings(3, 0.1),
         validate=validate,
         restore_best=True,
-    )["fc1.weight"]
+    )[0]["fc1.weight"]
     assert torch.equal(model.fc1.weight, seen[1])
     assert torch.equal(torch.cat([moved.new_zeros(1), moved])[symbols], seen[1])
 

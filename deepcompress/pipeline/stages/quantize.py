@@ -153,14 +153,14 @@ class Finetune(Stage, TrainSettings):
         weights = {name: live[name] for name in state.codebooks}
         symbols = {name: _symbol_tensor(weight, state.codebooks[name]) for name, weight in weights.items()}
         centroids = {name: torch.from_numpy(book.centroids.astype(np.float64)) for name, book in state.codebooks.items()}
-        moved = finetune_centroids(
+        moved, history = finetune_centroids(
             model, context.train, symbols, centroids, self, loss=context.loss, validate=context.validate,
             restore_best=self.restore_best, rest=self.rest, quiet=context.quiet,
         )  # fmt: skip
         codebooks = {}
         for name, weight in weights.items():
             codebooks[name] = _settle(weight, symbols[name], moved[name], state.codebooks[name])
-        return replace(state, codebooks={**state.codebooks, **codebooks}, notes=())
+        return replace(state, codebooks={**state.codebooks, **codebooks}, notes=(), history=history)
 
 
 def _is_int(value: object, least: int, most: float = math.inf) -> bool:

@@ -40,7 +40,7 @@ class Retrain(Stage, TrainSettings):
             model, context.train, state.masks, self, loss=context.loss, validate=context.validate,
             restore_best=self.restore_best, quiet=context.quiet,
         )  # fmt: skip
-        return replace(state, masks=masks, notes=_notes(history))
+        return replace(state, masks=masks, notes=_notes(history), history=history)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ class GradualPrune(Stage, TrainSettings):
             model, context.train, state.masks, self, gradual=gradual, loss=context.loss, validate=context.validate,
             restore_best=self.restore_best, quiet=context.quiet,
         )  # fmt: skip
-        return replace(state, masks=masks, notes=_notes(history))
+        return replace(state, masks=masks, notes=_notes(history), history=history)
 
 
 def _notes(history: History) -> tuple[str, ...]:
