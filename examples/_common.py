@@ -18,15 +18,16 @@ import deepcompress as dc
 RESULTS = Path(__file__).parent / "results"
 
 
-def accuracy_on(split: Split, *, channels_last: bool = False) -> Callable[[nn.Module], float]:
-    """A measure: the share of a split's images that a model classifies right, in float32."""
+def accuracy_on(split: Split, *, channels_last: bool = False, autocast: str | None = None) -> Callable[[nn.Module], float]:
+    """A measure: the share of a split's images that a model classifies right, in float32 unless `autocast` says "bfloat16"."""
     batches = Batches(split, 500, channels_last=channels_last)
 
     def accuracy(model: nn.Module) -> float:
         mode = model.training
         model.eval()
         device = next(model.parameters()).device
-        with torch.inference_mode():
+        mixed = torch.autocast(device.type, torch.bfloat16, enabled=autocast is not None)
+        with torch.inference_mode(), mixed:
             right = sum(int((model(x.to(device)).argmax(1) == y.to(device)).sum()) for x, y in batches)
         model.train(mode)
         return right / len(split)

@@ -18,6 +18,7 @@ HOW_TO_GET = {
     "cifar10": "torchvision.datasets.CIFAR10({root!r}, download=True) fetches it; an ImageFolder layout "
     "(cifar10/train/<class>/*.png and cifar10/test/<class>/*.png, 32x32) is read as well",
 }
+SIZES = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}
 CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MNIST_MEAN, MNIST_STD = (0.1307,), (0.3081,)
 
@@ -80,6 +81,31 @@ class Batches:
             mirrored = torch.rand(len(rows), 1, generator=self.generator) < 0.5
             x = torch.where(mirrored, x.flip(1), x)
         return self._padded[rows[:, None, None], :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+
+
+def load_data(name: str, root: Path) -> tuple[Split, Split]:
+    """The whole of "mnist" or "cifar10" under `root`; leaves the program with one line where it is not there, or a part of it."""
+    parts = {"mnist": load_mnist, "cifar10": load_cifar10}[name](root)
+    for part, which, size in zip(parts, ("training", "test"), SIZES[name], strict=True):
+        classes = len(part.labels.unique())
+        if len(part) != size or classes != 10:
+            there = f"{len(part):,} {which} images in {classes} classes are there, {size:,} in 10 belong to it"
+            raise SystemExit(f"{name} under {str(root)!r} is incomplete or another data set: {there}")
+    return parts
+
+
+def stand_in(name: str) -> tuple[Split, Split]:
+    """scikit-learn's digits in the shape of "mnist" or "cifar10": 1,437 images to train on, 360 to test on, 10 classes."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    side, mean, std = {"mnist": (28, MNIST_MEAN, MNIST_STD), "cifar10": (32, CIFAR_MEAN, CIFAR_STD)}[name]
+    small = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)
+    large = torch.nn.functional.interpolate(small, size=(side, side), mode="bilinear", antialias=False)
+    images = large.round().to(torch.uint8).expand(-1, len(mean), -1, -1).contiguous()
+    labels = torch.from_numpy(digits.target).long()
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    return tuple(Split(images[rows], labels[rows], mean, std) for rows in (order[:1437], order[1437:]))  # type: ignore[return-value]
 
 
 def load_mnist(root: Path) -> tuple[Split, Split]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 from _common import accuracy_on, add_arguments, write_results
-from _data import Batches, load_mnist
+from _data import Batches, load_data
 from torch import nn
 
 import deepcompress as dc
@@ -109,7 +109,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("deepcompress").setLevel(logging.INFO)
-    train, test = load_mnist(options.data)
+    train, test = load_data("mnist", options.data)
     for name in options.network or NETWORKS:
         network = NETWORKS[name]
         torch.manual_seed(options.seed)

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from _common import accuracy_on, add_arguments, write_results
-from _data import Batches, load_cifar10
+from _data import Batches, load_data
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -114,7 +114,7 @@ def main() -> None:
         parser.error("give either --checkpoint FILE or --train")
 
     torch.manual_seed(options.seed)
-    train, test = load_cifar10(options.data)
+    train, test = load_data("cifar10", options.data)
     accuracy = accuracy_on(test, channels_last=True)
     batches = Batches(train, BATCH, shuffle=True, shift=4, flip=True, seed=options.seed, channels_last=True)
     model: nn.Module = resnet20().to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
