@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Prune,
         Retrain,
     )
+    from deepcompress.quantize.affine import AffineArray, dequantize_affine, quantize_affine
     from deepcompress.report.report import Report
     from deepcompress.tensors.codebook import Codebook
     from deepcompress.tensors.model import CompressedModel, load, open
@@ -58,6 +59,9 @@ _HOMES = {
     "load": "tensors.model",
     "open": "tensors.model",
     "Codebook": "tensors.codebook",
+    "AffineArray": "quantize.affine",
+    "dequantize_affine": "quantize.affine",
+    "quantize_affine": "quantize.affine",
     "apply_masks": "layers.masking",
     "hold_masks": "layers.masking",
     "Pipeline": "pipeline.pipeline",
@@ -76,6 +80,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AffineArray",
     "Codebook",
     "CompressedModel",
     "DeepCompressError",
@@ -102,10 +107,12 @@ __all__ = [
     "VersionError",
     "__version__",
     "apply_masks",
+    "dequantize_affine",
     "fit",
     "hold_masks",
     "load",
     "open",
+    "quantize_affine",
 ]
 
 
