@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from deepcompress.errors import ParameterError, PipelineError
 from deepcompress.training.batches import cross_entropy, device_of, epoch_batches, epoch_length, to_device
 from deepcompress.training.history import EpochRecord, History
 from deepcompress.training.meter import Meter, lost
 from deepcompress.training.progress import progress_bar
+from deepcompress.training.rates import Rate
 from deepcompress.training.seeds import flushed_denormals, seeded
 from deepcompress.training.settings import TrainSettings
 from deepcompress.training.snapshot import Snapshot, mode_kept, restored_on_error
@@ -121,17 +121,17 @@ class _Fit:
         with self.hooks.session(self.optimizer):
             epochs = self.settings.epochs
             steps = epoch_length(train) if epochs else 0
-            schedule = _Schedule(self.optimizer, self.settings, steps)
+            rate = self.settings.make_rate(self.optimizer, steps)
             with progress_bar(self.title, steps * epochs, quiet=quiet) as report:
                 for epoch in range(epochs):
                     meter = Meter(self.title, epoch, steps, report)
-                    self._epoch(train, meter, schedule)
+                    self._epoch(train, meter, rate)
                     records.append(self._record(meter, measure))
                     _LOGGER.info("%s, %s", self.title, records[-1])
                     after_epoch(records[-1])
             return History(tuple(records), measure.restore() or epochs or None)
 
-    def _epoch(self, train: Iterable[Any] | None, meter: Meter, schedule: _Schedule) -> None:
+    def _epoch(self, train: Iterable[Any] | None, meter: Meter, rate: Rate) -> None:
         self.model.train()
         for batch in meter.waited_for(epoch_batches(train)):
             self.hooks.look(meter.progress)
@@ -139,8 +139,8 @@ class _Fit:
             with meter.step(self.device):
                 found = self._step(batch)
             meter.add(*found)
-            schedule.after_batch()
-        schedule.after_epoch(meter.loss)
+            rate.after_batch(found[0])
+        rate.after_epoch(meter.loss)
         self._check_parameters(meter.epoch + 1)
         self.hooks.look(meter.epoch + 1.0)
 
@@ -230,22 +230,3 @@ class _Validation:
             return None
         self._best[1].restore()
         return self._best[0]
-
-
-class _Schedule:
-    """The learning rate's scheduler, stepped where it wants to be."""
-
-    def __init__(self, optimizer: Optimizer, settings: TrainSettings, steps: int) -> None:
-        self._scheduler, self._per_batch = settings.make_scheduler(optimizer, steps)
-        self._left = settings.epochs * steps - 1  # a scheduler made for n steps must not be asked for one more
-
-    def after_batch(self) -> None:
-        if self._scheduler is not None and self._per_batch and self._left > 0:
-            self._scheduler.step()
-            self._left -= 1
-
-    def after_epoch(self, loss: float) -> None:
-        if isinstance(self._scheduler, ReduceLROnPlateau):
-            self._scheduler.step(loss)
-        elif self._scheduler is not None and not self._per_batch:
-            self._scheduler.step()

@@ -8,15 +8,14 @@ from typing import Any
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from deepcompress.errors import ParameterError
 from deepcompress.prune.ranking import is_within
+from deepcompress.training.rates import SHORT_NAMES, Rate, Span, is_class, is_known, named_scheduler
 
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
-
-SCHEDULERS = ("constant", "cosine", "onecycle", "multistep")
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,16 @@ class TrainSettings:
         optimizer_options: its keyword arguments besides lr, such as {"momentum": 0.9}.
         scheduler: "constant", "cosine" (to 0, step by step), "onecycle" (warm-up, then cosine), "multistep" (gamma, milestones
             in epochs, at a half and three quarters by default), another class name of torch.optim.lr_scheduler, or optimizer ->
-            LRScheduler. The last two are stepped once an epoch (OneCycleLR and CyclicLR by name after each batch);
-            ReduceLROnPlateau looks at the epoch's mean loss.
-        scheduler_options: its keyword arguments.
+            LRScheduler. ReduceLROnPlateau looks at the mean loss.
+        scheduler_options: its keyword arguments. Of "SequentialLR" and "ChainedScheduler", `schedulers` are mappings themselves,
+            so that a configuration holds a warm-up: {"schedulers": [{"scheduler": "LinearLR", "total_iters": 5},
+            {"scheduler": "CosineAnnealingLR", "T_max": 45}], "milestones": [5]}.
         autocast: None for the model's own precision, or "bfloat16" for mixed precision.
         label_smoothing: of the default loss, in [0, 1).
         clip_norm: largest norm of the gradient, None for no clipping.
         seed: of every random generator while training, None to leave them alone.
+        scheduler_per: "batch" or "epoch": when a scheduler by its class or a callable is stepped. Where None, OneCycleLR and
+            CyclicLR by name are stepped after each batch, the others after each epoch.
 
     Raises:
         ParameterError: a value out of its range or an unknown name.
@@ -53,14 +55,17 @@ class TrainSettings:
     label_smoothing: float = 0.0
     clip_norm: float | None = None
     seed: int | None = 0
+    scheduler_per: str | None = None
 
     def __post_init__(self) -> None:
         self._check_numbers()
         expected = "the name of a class of torch.optim, or a callable"
-        self._require("optimizer", callable(self.optimizer) or _is_class(torch.optim, self.optimizer, Optimizer), expected)
-        known = self.scheduler in SCHEDULERS or _is_class(torch.optim.lr_scheduler, self.scheduler, LRScheduler)
-        expected = f"one of {', '.join(SCHEDULERS)}, the name of a class of torch.optim.lr_scheduler, or a callable"
-        self._require("scheduler", known or callable(self.scheduler), expected)
+        self._require("optimizer", callable(self.optimizer) or is_class(torch.optim, self.optimizer, Optimizer), expected)
+        expected = f"one of {', '.join(SHORT_NAMES)}, the name of a class of torch.optim.lr_scheduler, or a callable"
+        self._require("scheduler", callable(self.scheduler) or is_known(self.scheduler), expected)
+        free = self.scheduler not in SHORT_NAMES
+        expected = "None, 'batch' or 'epoch'" if free else f"None for the scheduler {self.scheduler!r}"
+        self._require("scheduler_per", self.scheduler_per in (None, "batch", "epoch")[: 3 if free else 1], expected)
         for name in ("optimizer_options", "scheduler_options"):
             self._require(name, isinstance(getattr(self, name), Mapping), "a mapping of keyword arguments")
         self._require("autocast", self.autocast in (None, "bfloat16"), "None or 'bfloat16'")
@@ -89,37 +94,24 @@ class TrainSettings:
             raise ParameterError(f"optimizer {self.optimizer}: {error}") from None
         return optimizer
 
-    def make_scheduler(self, optimizer: Optimizer, steps_per_epoch: int) -> tuple[LRScheduler | None, bool]:
-        """The scheduler, and whether it steps after each batch (else after each epoch).
+    def make_rate(self, optimizer: Optimizer, steps_per_epoch: int) -> Rate:
+        """The learning rate over time, for the loop to step.
 
         Raises:
-            ParameterError: it does not take its options.
+            ParameterError: the scheduler does not take its options.
         """
-        if self.scheduler == "constant":
-            return None, False
+        name = "" if callable(self.scheduler) else self.scheduler
+        per_batch = None if self.scheduler_per is None else self.scheduler_per == "batch"
+        return Rate(self._scheduler(optimizer, steps_per_epoch), per_batch, name, self.epochs * steps_per_epoch)
+
+    def _scheduler(self, optimizer: Optimizer, steps: int) -> LRScheduler | None:
         if callable(self.scheduler):
-            return self.scheduler(optimizer), False
+            return self.scheduler(optimizer)
         try:
-            return self._named_scheduler(optimizer, max(self.epochs * steps_per_epoch, 1))
+            return named_scheduler(optimizer, self.scheduler, self.scheduler_options, Span(self.lr, self.epochs, steps))
         except (TypeError, ValueError) as error:
             raise ParameterError(f"scheduler {self.scheduler}: {error}") from None
-
-    def _named_scheduler(self, optimizer: Optimizer, total: int) -> tuple[LRScheduler, bool]:
-        options = dict(self.scheduler_options)
-        if self.scheduler == "cosine":
-            return CosineAnnealingLR(optimizer, **{"T_max": total, **options}), True
-        if self.scheduler == "onecycle":
-            return OneCycleLR(optimizer, self.lr, **{"total_steps": max(total, 2), "cycle_momentum": False, **options}), True
-        if self.scheduler == "multistep":
-            return MultiStepLR(optimizer, **{"milestones": [self.epochs // 2, self.epochs * 3 // 4], **options}), False
-        per_batch = self.scheduler in ("OneCycleLR", "CyclicLR")  # torch means these to be stepped so
-        return getattr(torch.optim.lr_scheduler, str(self.scheduler))(optimizer, **options), per_batch
 
 
 def _is_count(value: object, most: float) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
-
-
-def _is_class(module: Any, name: object, base: type) -> bool:
-    found = vars(module).get(name) if isinstance(name, str) else None
-    return isinstance(found, type) and issubclass(found, base) and found is not base

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import deepcompress as dc
 from deepcompress.errors import ParameterError
 from deepcompress.training.loop import fit
 from deepcompress.training.settings import TrainSettings
@@ -28,6 +30,7 @@ from deepcompress.training.settings import TrainSettings
         ("optimizer_options", [1], "a mapping of keyword arguments"),
         ("scheduler", "sometimes", "one of constant, cosine, onecycle, multistep, the name of a class"),
         ("scheduler", ["cosine"], "one of constant, cosine, onecycle, multistep, the name of a class"),
+        ("scheduler_per", "batch", "None for the scheduler 'constant'"),
         ("autocast", "float16", "None or 'bfloat16'"),
         ("label_smoothing", 1, r"a number in \[0, 1\)"),
         ("label_smoothing", "a", r"a number in \[0, 1\)"),
@@ -92,3 +95,106 @@ def test_one_cycle_by_its_class_is_stepped_after_each_batch(model: nn.Module, tr
     options = {"max_lr": 0.1, "total_steps": 3 * len(train)}
     settings = TrainSettings(epochs=3, lr=1e-2, optimizer="SGD", scheduler="OneCycleLR", scheduler_options=options)
     assert fit(model, train, settings).epochs[-1].lr < 1e-3
+
+
+# One epoch of four steps; what torch's own loop does with them, stepped after each batch but the last.
+STEPPED = {
+    "LambdaLR": {"lr_lambda": lambda step: 1 / (1 + step)},
+    "MultiplicativeLR": {"lr_lambda": lambda step: 0.9},
+    "StepLR": {"step_size": 2},
+    "MultiStepLR": {"milestones": [1, 3]},
+    "ConstantLR": {"factor": 0.5, "total_iters": 2},
+    "LinearLR": {"start_factor": 0.1, "total_iters": 3},
+    "ExponentialLR": {"gamma": 0.5},
+    "PolynomialLR": {"total_iters": 4},
+    "CosineAnnealingLR": {"T_max": 4},
+    "CosineAnnealingWarmRestarts": {"T_0": 2},
+    "CyclicLR": {"base_lr": 1e-3, "max_lr": 1e-2, "step_size_up": 2},
+    "OneCycleLR": {"max_lr": 0.1, "total_steps": 4},
+}
+
+
+def rates_of(model: nn.Module, scheduler: Any, options: dict[str, Any], per: str | None, epochs: int) -> list[float]:
+    """The rate that each step was taken with."""
+    rates: list[float] = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            rates.append(float(self.param_groups[0]["lr"]))
+            return super().step(closure)
+
+    batches = [(torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))] * (4 // epochs)
+    settings = TrainSettings(
+        epochs,
+        optimizer=lambda parameters: Watched(parameters, 0.1, momentum=0.9),
+        scheduler=scheduler,
+        scheduler_options=options,
+        scheduler_per=per,
+    )
+    fit(model, batches, settings)
+    return rates
+
+
+def torchs_rates(make: Any) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1, momentum=0.9)
+    scheduler, rates = make(optimizer), []
+    for step in range(4):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        if step < 3:
+            scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("per", ["batch", "epoch"])
+@pytest.mark.parametrize("name", STEPPED)
+def test_every_scheduler_of_torch_by_name(model: nn.Module, name: str, per: str) -> None:
+    expected = torchs_rates(lambda optimizer: getattr(torch.optim.lr_scheduler, name)(optimizer, **STEPPED[name]))
+    assert rates_of(model, name, STEPPED[name], per, 1 if per == "batch" else 4) == pytest.approx(expected)
+    assert len(set(expected)) > 1
+
+
+def test_no_scheduler_of_torch_was_forgotten() -> None:
+    classes = {name for name, value in vars(torch.optim.lr_scheduler).items() if isinstance(value, type) and name[0] != "_"}
+    known = {name for name in classes if name.endswith(("LR", "Restarts", "Scheduler"))} - {"LRScheduler"}
+    assert known == {*STEPPED, "SequentialLR", "ChainedScheduler"}
+
+
+LINKS = [{"scheduler": "LinearLR", "start_factor": 0.25, "total_iters": 2}, {"scheduler": "CosineAnnealingLR", "T_max": 2}]
+
+
+def warm_up(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    linear = torch.optim.lr_scheduler.LinearLR(optimizer, 0.25, total_iters=2)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2)
+    return torch.optim.lr_scheduler.SequentialLR(optimizer, [linear, cosine], milestones=[2])
+
+
+@pytest.mark.parametrize("per", ["batch", "epoch"])
+@pytest.mark.parametrize(("scheduler", "options"), [(warm_up, {}), ("SequentialLR", {"schedulers": LINKS, "milestones": [2]})])
+def test_a_warm_up_and_what_follows(model: nn.Module, scheduler: Any, options: dict[str, Any], per: str) -> None:
+    rates = rates_of(model, scheduler, options, per, 1 if per == "batch" else 4)
+    assert rates == pytest.approx([0.025, 0.0625, 0.1, 0.05])
+
+
+def test_schedulers_at_once(model: nn.Module) -> None:
+    links = [{"scheduler": "ConstantLR", "factor": 0.5, "total_iters": 2}, {"scheduler": "ExponentialLR", "gamma": 0.1}]
+    rates = rates_of(model, "ChainedScheduler", {"schedulers": links}, "batch", 1)
+    assert rates == pytest.approx([0.05, 0.005, 0.001, 0.0001])
+
+
+def test_a_plateau_may_be_watched_for_batch_by_batch(model: nn.Module) -> None:
+    options = {"patience": 0, "threshold": 1e9, "threshold_mode": "abs", "factor": 0.5}
+    assert rates_of(model, "ReduceLROnPlateau", options, "batch", 1) == pytest.approx([0.1, 0.1, 0.05, 0.025])
+
+
+@pytest.mark.parametrize("links", [None, [], "LinearLR", [LINKS[0], "cosine"], [{"scheduler": "cosine"}], [{"total_iters": 5}]])
+def test_links_that_are_none(model: nn.Module, train: Any, links: Any) -> None:
+    settings = TrainSettings(1, scheduler="SequentialLR", scheduler_options={"schedulers": links, "milestones": [1]})
+    with pytest.raises(ParameterError, match=r"^scheduler SequentialLR: scheduler_options\['schedulers'\] is a list of mappings"):
+        fit(model, train, settings)
+
+
+def test_a_chain_is_a_configuration() -> None:
+    stage = dc.Retrain(epochs=4, scheduler="SequentialLR", scheduler_options={"schedulers": LINKS, "milestones": [2]})
+    pipeline = dc.Pipeline([("retrain", stage)])
+    assert dc.Pipeline.from_config(json.dumps(pipeline.config())) == pipeline
