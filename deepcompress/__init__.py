@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from deepcompress.training.history import History
     from deepcompress.training.loop import fit
     from deepcompress.training.settings import TrainSettings
+    from deepcompress.training.trace import profile_trace
 
 _HOMES = {
     "CompressedModel": "tensors.model",
@@ -77,6 +78,7 @@ _HOMES = {
     "History": "training.history",
     "TrainSettings": "training.settings",
     "fit": "training.loop",
+    "profile_trace": "training.trace",
 }
 
 __all__ = [
@@ -112,6 +114,7 @@ __all__ = [
     "hold_masks",
     "load",
     "open",
+    "profile_trace",
     "quantize_affine",
 ]
 

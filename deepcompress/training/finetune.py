@@ -61,12 +61,13 @@ def finetune_centroids(
         for one in learning:
             one.scatter()
 
-    hooks = Hooks([*(one.centroids for one in learning), *others], after_backward=gather, after_step=scatter)
+    hooks = Hooks(
+        [*(one.centroids for one in learning), *others], after_backward=gather, after_step=scatter, title="finetune"
+    )
     with _only_these_learn(model, [*(one.weight for one in learning), *others]):
         history = fit(
-            model, train, settings, loss=loss, validate=validate, restore_best=restore_best, hooks=hooks, title="finetune",
-            quiet=quiet,
-        )  # fmt: skip
+            model, train, settings, loss=loss, validate=validate, restore_best=restore_best, hooks=hooks, quiet=quiet
+        )
     return {one.name: one.values() for one in shared}, history
 
 

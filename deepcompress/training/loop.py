@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from deepcompress.training.rates import Rate
 from deepcompress.training.seeds import flushed_denormals, seeded
 from deepcompress.training.settings import TrainSettings
 from deepcompress.training.snapshot import Snapshot, mode_kept, restored_on_error
+from deepcompress.training.trace import Trace, fitted_trace
 
 Loss = Callable[[nn.Module, Any], Tensor]
 Measure = Callable[[nn.Module], float]
@@ -47,6 +49,7 @@ class Hooks:
             loss that it asks for within one (LBFGS asks for many).
         sparsity: what an epoch's record says of it.
         may_keep: whether the model as it is may be the one that `restore_best` keeps.
+        title: of the progress bar, in logs and in errors.
     """
 
     parameters: list[Tensor] | None = None
@@ -56,6 +59,16 @@ class Hooks:
     after_step: Callable[[], None] = _nothing
     sparsity: Callable[[], float | None] = _nothing
     may_keep: Callable[[], bool] = field(default=lambda: True)
+    title: str = "train"
+
+
+@dataclass(frozen=True)
+class _Watching:
+    """Who looks on while a model trains."""
+
+    after_epoch: AfterEpoch
+    trace: str | Path | None
+    quiet: bool
 
 
 def fit(
@@ -67,8 +80,8 @@ def fit(
     validate: Measure | None = None,
     restore_best: bool = False,
     after_epoch: AfterEpoch = _nothing,
+    trace: str | Path | None = None,
     hooks: Hooks | None = None,
-    title: str = "train",
     quiet: bool = True,
 ) -> History:
     """Train a model in place.
@@ -82,8 +95,10 @@ def fit(
         validate: model -> float, more is better; called in eval mode, without gradients, after each epoch.
         restore_best: end with the epoch that `validate` liked best; NaN is never best.
         after_epoch: called with the record of each epoch, such as `print`.
+        trace: where to write a profiler's trace of three early steps, for chrome://tracing and ui.perfetto.dev; see
+            `profile_trace`.
         hooks: what a kind of training does differently.
-        title, quiet: of the progress bar.
+        quiet: no progress bar.
 
     Returns:
         What was measured: loss per step, accuracy and seconds per epoch.
@@ -94,13 +109,13 @@ def fit(
             it was before.
         ParameterError: `restore_best` without `validate`, or options that the optimizer or scheduler does not take.
     """
-    if restore_best and validate is None:
-        raise ParameterError.of("restore_best", title, "False, unless run(..., validate=...) names the measure", True)
     hooks = hooks or Hooks()
+    if restore_best and validate is None:
+        raise ParameterError.of("restore_best", hooks.title, "False, unless run(..., validate=...) names the measure", True)
     measure = _Validation(model, validate, restore_best, hooks.may_keep)
     with restored_on_error(model), mode_kept(model), seeded(settings.seed), flushed_denormals(), torch.enable_grad():
         try:
-            return _Fit(model, settings, hooks, loss, title).run(train, measure, after_epoch, quiet)
+            return _Fit(model, settings, hooks, loss).run(train, measure, _Watching(after_epoch, trace, quiet))
         finally:
             model.zero_grad(set_to_none=True)
 
@@ -108,38 +123,42 @@ def fit(
 class _Fit:
     """One run of `fit`."""
 
-    def __init__(self, model: nn.Module, settings: TrainSettings, hooks: Hooks, loss: Loss | None, title: str) -> None:
-        self.model, self.settings, self.hooks, self.loss, self.title = model, settings, hooks, loss, title
+    def __init__(self, model: nn.Module, settings: TrainSettings, hooks: Hooks, loss: Loss | None) -> None:
+        self.model, self.settings, self.hooks, self.loss, self.title = model, settings, hooks, loss, hooks.title
+        self.trace = Trace()
         self.device = device_of(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad] if hooks.parameters is None else hooks.parameters
         if not self.parameters:
-            raise PipelineError(f"{title}: nothing learns, for no parameter that it may train requires gradients")
+            raise PipelineError(f"{self.title}: nothing learns, for no parameter that it may train requires gradients")
         self.optimizer = settings.make_optimizer(self.parameters)
 
-    def run(self, train: Iterable[Any] | None, measure: _Validation, after_epoch: AfterEpoch, quiet: bool) -> History:
-        records = []
+    def run(self, train: Iterable[Any] | None, measure: _Validation, watching: _Watching) -> History:
+        records: list[EpochRecord] = []
         with self.hooks.session(self.optimizer):
             epochs = self.settings.epochs
             steps = epoch_length(train) if epochs else 0
             rate = self.settings.make_rate(self.optimizer, steps)
-            with progress_bar(self.title, steps * epochs, quiet=quiet) as report:
+            bar = progress_bar(self.title, steps * epochs, quiet=watching.quiet)
+            with bar as report, fitted_trace(watching.trace, steps * epochs) as self.trace:
                 for epoch in range(epochs):
                     meter = Meter(self.title, epoch, steps, report)
                     self._epoch(train, meter, rate)
                     records.append(self._record(meter, measure))
                     _LOGGER.info("%s, %s", self.title, records[-1])
-                    after_epoch(records[-1])
+                    watching.after_epoch(records[-1])
             return History(tuple(records), measure.restore() or epochs or None)
 
     def _epoch(self, train: Iterable[Any] | None, meter: Meter, rate: Rate) -> None:
         self.model.train()
         for batch in meter.waited_for(epoch_batches(train)):
             self.hooks.look(meter.progress)
-            batch = to_device(batch, self.device)
+            with self.trace.mark("to device"):
+                batch = to_device(batch, self.device)
             with meter.step(self.device):
                 found = self._step(batch)
             meter.add(*found)
             rate.after_batch(found[0])
+            self.trace.step()
         rate.after_epoch(meter.loss)
         self._check_parameters(meter.epoch + 1)
         self.hooks.look(meter.epoch + 1.0)
@@ -159,9 +178,10 @@ class _Fit:
 
     def _backward(self, batch: Any) -> tuple[float, float | None]:
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
+        with self.trace.mark("forward"), self._autocast():
             loss, accuracy = self._loss_of(batch)
-        loss.backward()
+        with self.trace.mark("backward"):
+            loss.backward()
         self.hooks.after_backward()
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)

@@ -85,11 +85,9 @@ def retrain(
         after_step=keeper.hide_pruned,
         sparsity=keeper.sparsity,
         may_keep=lambda: keeper.finished,
+        title="retrain",
     )
-    history = fit(
-        model, train, settings, loss=loss, validate=validate, restore_best=restore_best, hooks=hooks, title="retrain",
-        quiet=quiet,
-    )  # fmt: skip
+    history = fit(model, train, settings, loss=loss, validate=validate, restore_best=restore_best, hooks=hooks, quiet=quiet)
     return keeper.masks, history
 
 
