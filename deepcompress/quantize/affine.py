@@ -189,7 +189,7 @@ def _range(cut: Array, low: ArrayLike | None, high: ArrayLike | None) -> tuple[F
 def _given(name: str, end: ArrayLike, channels: int) -> Floats:
     """An end of the range that the caller knows, for each channel."""
     try:
-        known = np.broadcast_to(np.asarray(end, np.float64), (channels,))
+        known = np.broadcast_to(_as_array(end).astype(np.float64), (channels,))
     except (TypeError, ValueError):
         known = np.full(1, np.nan)
     if not np.isfinite(known).all():

@@ -58,8 +58,7 @@ def fit_uniform(
         step = _storable(reach / levels, [(levels, reach)], dtype)
     else:
         lowest, highest, step = _with_offset(low, high, (1 << bits) - 1, cover, dtype)
-    most = _rounded_down(LARGEST[dtype] / np.maximum(-lowest, highest), dtype)
-    return UniformGrid(np.minimum(step, most), lowest, highest)
+    return UniformGrid(np.minimum(step, _longest(np.maximum(-lowest, highest), dtype)), lowest, highest)
 
 
 def _symmetric(low: Floats, high: Floats, bits: int) -> tuple[Integers, Integers]:
@@ -74,8 +73,7 @@ def _symmetric(low: Floats, high: Floats, bits: int) -> tuple[Integers, Integers
 def _with_offset(low: Floats, high: Floats, top: int, cover: bool, dtype: str) -> tuple[Integers, Integers, Floats]:
     """Lowest and highest levels, top + 1 of them with zero, and the step."""
     with np.errstate(over="ignore"):
-        whole: Sides = [(np.full(len(low), top), high - low)]
-    step = _storable(high / top - low / top, whole, dtype)  # not of the difference, which may be infinite
+        step = _storable(high / top - low / top, [(np.full(len(low), top), high - low)], dtype)
     below = np.rint(-low / step).astype(np.int64).clip(0, top)
     if not cover or top == 1:
         return -below, top - below, step
@@ -105,8 +103,10 @@ def _storable(step: Floats, sides: Sides, dtype: str) -> Floats:
     return np.where(stored > 0, stored, 1).astype(np.float64)
 
 
-def _rounded_down(step: Floats, dtype: str) -> Floats:
-    if dtype == "float64":
-        return step
-    stored = step.astype(np.float32)
-    return np.where(stored > step, np.nextafter(stored, np.float32(0)), stored).astype(np.float64)
+def _longest(levels: Integers, dtype: str) -> Floats:
+    """The longest storable steps whose products with so many levels are not beyond the type's largest number."""
+    kind: Any = np.float64 if dtype == "float64" else np.float32
+    stored = (LARGEST[dtype] / levels).astype(kind)
+    with np.errstate(over="ignore"):
+        beyond = stored.astype(np.float64) * levels > LARGEST[dtype]
+    return np.where(beyond, np.nextafter(stored, kind(0)), stored).astype(np.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deepcompress.quantize.affine import dequantize_affine, quantize_affine
 from deepcompress.quantize.init import INITS
 from deepcompress.quantize.kmeans import fit_kmeans, quantization_error
 from deepcompress.quantize.sharing import nonzeros, share_nonzeros
@@ -21,3 +22,5 @@ def _compiled() -> None:
         for init in INITS:
             quantization_error(values, fit_kmeans(values, 3, init=init))
         run_mean(sorted_values(values), 0, 2)
+        for bits, symmetric in ((8, False), (16, False), (8, True), (16, True)):
+            dequantize_affine(quantize_affine(values, bits, symmetric=symmetric))
