@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "deepcompress"
 # Top to bottom. A room imports from rows below its own and from itself, never from its own row's other rooms.
 HOUSE = (
     {"cli"},
-    {"pipeline"},
+    {"pipeline", "exercises"},
     {"report"},
     {"training"},
     {"prune", "quantize"},
@@ -27,7 +27,7 @@ HOUSE = (
 FLOOR = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 # Beside the house: the front door and what it hands to everyone, recipes (data), and the networks of labs and examples.
 BESIDE = {"__init__", "__main__", "version", "vision", "recipes", "models", "nn"}
-TORCH_FREE = ("errors", "coding", "container", "tensors", "cli", "version", "recipes", "__init__", "__main__")
+TORCH_FREE = ("errors", "coding", "container", "tensors", "exercises", "cli", "version", "recipes", "__init__", "__main__")
 # Imported only by functions that have torch modules, or a device of torch's, in hand.
 TORCH_SIDE = {PACKAGE / "tensors" / f"{name}.py" for name in ("loading", "gpu", "gpu_launch", "gpu_kernels")}
 FOR_LABS = {"models", "nn"}

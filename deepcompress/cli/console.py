@@ -22,10 +22,11 @@ class UsageError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A command's result: `data` for programs, `text` for people."""
+    """A command's result: `data` for programs, `text` for people, and the exit status where the result decides it."""
 
     data: Mapping[str, Any]
     text: str
+    status: int = DONE
 
 
 def tell(outcome: Outcome, options: argparse.Namespace) -> None:
@@ -49,7 +50,7 @@ def guarded(action: Callable[[], None]) -> int:
     try:
         try:
             action()
-        except SystemExit as end:  # argparse, after --help and --version
+        except SystemExit as end:  # argparse, after --help and --version; an outcome's status
             sys.stdout.flush()
             return int(end.code or DONE)
         sys.stdout.flush()

@@ -19,6 +19,7 @@ COMMANDS = {
     "expand": "write the tensors of a .dcz file as .safetensors or .pt",
     "inspect": "say what a .dcz file holds; decodes nothing",
     "verify": "check every byte of a .dcz file",
+    "exercise": "check your own percentile, k-means, Huffman code and others against hidden cases",
 }
 _STATUSES = "exit status: 0 done, 1 bad file, 2 bad usage"
 
@@ -40,7 +41,10 @@ def _run(arguments: list[str]) -> None:
     options = build_parser(chosen).parse_args(arguments)
     logging.getLogger("deepcompress").setLevel(logging.ERROR if options.quiet else logging.NOTSET)
     command = importlib.import_module(f"deepcompress.cli.{options.command}")
-    console.tell(command.run(options), options)
+    outcome = command.run(options)
+    console.tell(outcome, options)
+    if outcome.status:
+        sys.exit(outcome.status)
 
 
 def build_parser(chosen: str) -> argparse.ArgumentParser:
