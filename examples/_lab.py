@@ -136,6 +136,11 @@ class Lab:
         entry = self._entries.get(key)
         return None if entry is None else entry["value"]
 
+    def settings(self, key: str) -> dict[str, Any]:
+        """What a step that has run depended on: data, seed, device, epochs, of, and its own."""
+        found: dict[str, Any] = self._entries[key]["settings"]
+        return found
+
     def starting(self, prefix: str) -> dict[str, Any]:
         """The values of all steps whose keys begin so, under the rest of their keys, in the order in which they first ran."""
         return {key[len(prefix) :]: entry["value"] for key, entry in self._entries.items() if key.startswith(prefix)}
@@ -186,15 +191,22 @@ class Lab:
         say(f"{self.out / 'summary.md'}, results.json and {len(list(self.out.glob('*.png')))} plots")
 
     def _footer(self) -> str:
+        """What each step was measured on; columns that would say one thing throughout are a sentence."""
+        columns: dict[str, list[str]] = {"measured on": [], "device": [], "threads": []}
         rows = []
         for key, entry in self._entries.items():
             settings = entry["settings"]
-            cut = f"{settings['epochs']} of {settings['of']}" if settings.get("of") else settings.get("epochs") or ""
-            rows.append((key, settings["data"], cut, f"{entry['seconds']:,.0f} s", entry["threads"], settings["device"]))
+            cut = f"{settings['epochs']} of {settings['of']}" if settings.get("of") else str(settings.get("epochs") or "")
+            rows.append((key, cut, f"{entry['seconds']:,.0f} s"))
+            for name, value in zip(columns, (settings["data"], settings["device"], str(entry["threads"])), strict=True):
+                columns[name].append(value)
+        same = {name: values[0] for name, values in columns.items() if len(set(values)) == 1}
+        varied = [name for name in columns if name not in same]
+        rows = [(*row, *(columns[name][place] for name in varied)) for place, row in enumerate(rows)]
+        said = "".join(f"; {name}: {value}" for name, value in same.items())
         around = ", ".join(f"{name} {version}" for name, version in environment().items())
-        head = ("step", "measured on", "epochs (of the authors')", "time", "threads", "device")
-        once = f"One run of each step, seed {self.options.seed}, unless a table says otherwise; {around}."
-        return f"## How it was measured\n\n{once}\n\n{table(head, rows)}"
+        once = f"One run of each step, seed {self.options.seed}, unless a table says otherwise{said}; {around}."
+        return f"## How it was measured\n\n{once}\n\n{table(('step', 'epochs (of the authors)', 'time', *varied), rows)}"
 
 
 def run_lab(

@@ -77,7 +77,7 @@ def lines(
     looks = zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_DASHES), strict=False)
     for (name, (x, y)), (colour, marker, dashes) in zip(series.items(), looks, strict=False):
         few = len(np.atleast_1d(np.asarray(x))) <= 30 if marks is None else marks
-        style = {"marker": marker, "markersize": 4.5} if few else {}
+        style: Any = {"marker": marker, "markersize": 4.5} if few else {}
         axes.plot(np.asarray(x), np.asarray(y), label=name, color=colour, linestyle=dashes, linewidth=1.7, **style)
     if any(series):
         axes.legend()
@@ -101,14 +101,15 @@ def bars(
         where = np.arange(len(names)) + (place - (len(groups) - 1) / 2) * width
         drawn = axes.bar(where, np.asarray(heights, dtype=float), width * 0.94, label=group, color=colour)
         if few:
-            axes.bar_label(drawn, fmt=(lambda value: f"{value:.1%}") if percent else "{:.4g}", padding=2, fontsize=8)
+            axes.bar_label(drawn, fmt=_share if percent else _number, padding=2, fontsize=8)
     crowded = len(names) > 6 or sum(map(len, names)) > 50
     turned: Any = {"rotation": 40, "ha": "right", "rotation_mode": "anchor", "fontsize": 8} if crowded else {}
     axes.set_xticks(range(len(names)), list(names), **turned)
     axes.grid(visible=False, axis="x")
     axes.margins(y=0.14)
-    if len(groups) > 1:
-        axes.legend()
+    if len(groups) > 1:  # above the bars, which leave no room among them
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=min(len(groups), 4), borderaxespad=0.2)
+    axes.yaxis.set_major_formatter(lambda value, _: _number(value))
     _finish(axes, xlabel, ylabel, title, percent)
 
 
@@ -143,6 +144,15 @@ def matrix(axes: Axes, values: ArrayLike, *, xlabel: str, ylabel: str, title: st
     axes.grid(visible=False)
     axes.figure.colorbar(drawn, ax=axes, label=legend)
     _finish(axes, xlabel, ylabel, title, percent=False)
+
+
+def _share(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def _number(value: float) -> str:
+    """Four digits where they are needed, and never an exponent for what people count."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _finite(values: ArrayLike) -> np.ndarray[Any, np.dtype[np.float64]]:
