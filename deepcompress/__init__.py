@@ -46,7 +46,9 @@ if TYPE_CHECKING:
         Prune,
         Retrain,
     )
+    from deepcompress.quantize.activations import quantize_activations
     from deepcompress.quantize.affine import AffineArray, dequantize_affine, quantize_affine
+    from deepcompress.quantize.calibration import Calibration, calibrate
     from deepcompress.report.report import Report
     from deepcompress.tensors.codebook import Codebook
     from deepcompress.tensors.model import CompressedModel, load, open
@@ -74,6 +76,9 @@ _HOMES = {
     "Lossless": "pipeline.stages",
     "Prune": "pipeline.stages",
     "Retrain": "pipeline.stages",
+    "Calibration": "quantize.calibration",
+    "calibrate": "quantize.calibration",
+    "quantize_activations": "quantize.activations",
     "Report": "report.report",
     "History": "training.history",
     "TrainSettings": "training.settings",
@@ -83,6 +88,7 @@ _HOMES = {
 
 __all__ = [
     "AffineArray",
+    "Calibration",
     "Codebook",
     "CompressedModel",
     "DeepCompressError",
@@ -109,12 +115,14 @@ __all__ = [
     "VersionError",
     "__version__",
     "apply_masks",
+    "calibrate",
     "dequantize_affine",
     "fit",
     "hold_masks",
     "load",
     "open",
     "profile_trace",
+    "quantize_activations",
     "quantize_affine",
 ]
 
