@@ -5,6 +5,7 @@ from deepcompress.nn.counts import trainable_parameters
 from deepcompress.nn.depthwise import DepthwiseConv2d
 from deepcompress.nn.lora import LoRALinear
 from deepcompress.nn.positions import SinusoidalPositions, sinusoids
+from deepcompress.nn.products import MatrixProducts
 from deepcompress.nn.separable import DepthwiseSeparableConv2d, as_grouped, depthwise_separable_block, parameter_share
 from deepcompress.nn.transformer import Transformer, TransformerConfig
 from deepcompress.nn.transformer_layers import DecoderLayer, EncoderLayer
@@ -16,6 +17,7 @@ __all__ = [
     "DepthwiseSeparableConv2d",
     "EncoderLayer",
     "LoRALinear",
+    "MatrixProducts",
     "MultiHeadAttention",
     "SinusoidalPositions",
     "Transformer",

@@ -19,6 +19,7 @@ NETWORKS = [
     (models.resnet44, 658_586, CIFAR),
     (models.resnet56, 853_018, CIFAR),
     (models.resnet18_cifar, 11_173_962, CIFAR),
+    (models.SeparableNet, 135_562, CIFAR),
 ]
 
 
@@ -76,3 +77,13 @@ def test_option_b_shortcut_is_the_input_or_its_projection() -> None:
         nn.init.zeros_(block.bn2.weight)  # silence the residual branch
     assert torch.equal(same.eval()(maps), maps)
     assert torch.equal(halved.eval()(maps), halved.shortcut(maps).relu())
+
+
+def test_the_separable_network_with_standard_convolutions() -> None:
+    network = models.SeparableNet()
+    for block in network.blocks:
+        pointwise = block[0].pointwise
+        channels = block[0].depthwise.channels
+        block[0] = nn.Conv2d(channels, pointwise.out_channels, 3, block[0].depthwise.window.stride, 1, bias=False)
+    assert sum(p.numel() for p in network.parameters()) == 1_129_514
+    assert network.eval()(torch.zeros(2, *CIFAR)).shape == (2, 10)

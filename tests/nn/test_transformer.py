@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepcompress.errors import ParameterError
 from deepcompress.nn import (
     AttentionHead,
     DecoderLayer,
     EncoderLayer,
+    MatrixProducts,
     MultiHeadAttention,
     SinusoidalPositions,
     Transformer,
@@ -30,26 +29,11 @@ from deepcompress.nn import (
     sinusoids,
 )
 
-PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "matmul", "linear"}
-
-
-class CountProducts(TorchDispatchMode):
-    """Matrix products that reach torch's kernels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        self.calls[name] += 2 if name.startswith("_scaled_dot_product") else name in PRODUCTS
-        return func(*args, **(kwargs or {}))
-
 
 def products(run: Any) -> int:
-    with CountProducts() as counter, torch.no_grad():
+    with MatrixProducts() as counter, torch.no_grad():
         run()
-    return counter.calls.total()
+    return counter.total
 
 
 def small(**changes: Any) -> Transformer:
