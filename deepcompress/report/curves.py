@@ -81,6 +81,8 @@ def lines(
         axes.plot(np.asarray(x), np.asarray(y), label=name, color=colour, linestyle=dashes, linewidth=1.7, **style)
     if any(series):
         axes.legend()
+    if all(np.equal(np.mod(np.asarray(x, dtype=float), 1), 0).all() for x, _ in series.values()):
+        axes.xaxis.get_major_locator().set_params(integer=True)  # there is no epoch 1.5
     _finish(axes, xlabel, ylabel, title, percent)
 
 
