@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from deepcompress.report.report import Report
     from deepcompress.tensors.codebook import Codebook
     from deepcompress.tensors.model import CompressedModel, load, open
+    from deepcompress.training.distributed import process_group
     from deepcompress.training.history import History
     from deepcompress.training.loop import fit
     from deepcompress.training.settings import TrainSettings
@@ -83,6 +84,7 @@ _HOMES = {
     "History": "training.history",
     "TrainSettings": "training.settings",
     "fit": "training.loop",
+    "process_group": "training.distributed",
     "profile_trace": "training.trace",
 }
 
@@ -121,6 +123,7 @@ __all__ = [
     "hold_masks",
     "load",
     "open",
+    "process_group",
     "profile_trace",
     "quantize_activations",
     "quantize_affine",

@@ -18,12 +18,15 @@ from deepcompress.pipeline.assemble import Assembly, model_tensors, module_versi
 from deepcompress.pipeline.config import read_config
 from deepcompress.pipeline.journal import Journal, environment, storage_notes
 from deepcompress.pipeline.order import check_order
+from deepcompress.pipeline.ranks import apply_stage
 from deepcompress.pipeline.selection import floating_weights
 from deepcompress.pipeline.stage import Stage
 from deepcompress.pipeline.state import Context, Loss, Measure, Model, State
 from deepcompress.report.report import Report
 from deepcompress.tensors.build import Extras
 from deepcompress.tensors.model import CompressedModel
+from deepcompress.training.distributed import bare
+from deepcompress.training.group import current_group, tensors_of
 from deepcompress.training.history import History
 from deepcompress.training.settings import TrainSettings
 
@@ -81,7 +84,8 @@ class Pipeline:
         """Run every stage and encode the outcome.
 
         Args:
-            model: any module, or a bare state dict for pipelines that do not train. It stays as it is unless `inplace`.
+            model: any module, or a bare state dict for pipelines that do not train. It stays as it is unless `inplace`. Of one
+                in DataParallel or DistributedDataParallel the module inside is taken, and is what the result holds.
             train: batches for the stages that train, iterated once per epoch: (inputs, targets), or whatever `loss` takes.
             evaluate: model -> float, more is better (an accuracy as a fraction); called in eval mode, without gradients, after
                 each stage, for the report alone.
@@ -91,6 +95,8 @@ class Pipeline:
             metadata: strings that the file keeps.
             store_recipe: keep the pipeline's configuration in the file.
             quiet: no progress bars.
+
+        Within `process_group` all ranks train together and come to the same bytes; there one of them saves.
 
         Raises:
             ModelError: a model that cannot be compressed: empty, non-tensor state, NaN where values are to be shared.
@@ -102,18 +108,20 @@ class Pipeline:
         """
         recipe = self.config() if store_recipe else None
         strings = _checked_metadata(metadata or {})
-        self._check_inputs(model, train, evaluate, validate)
-        state = State(_prepare(model, inplace))
+        group = current_group()
+        group.agreed(lambda: self._check_inputs(model, train, evaluate, validate))
+        state = State(group.agreed(lambda: _prepare(bare(model), inplace)))
+        group.align(tensors_of(state.model))
         before: dict[str, NDArray[Any]] = {}
         histories: dict[str, History] = {}
         context = Context(train, validate, loss, quiet)
-        journal = Journal(evaluate)
+        journal = Journal(group.measured_once(evaluate))
         journal.note("input", "as given", state, 0.0)
         for name, stage in self._flat:
             if not before and stage.phase != "train":  # the report sets weights against those that compression began with
                 before = _samples(state)
             start = time.perf_counter()
-            state = stage.apply(replace(state, history=None), context)
+            state = apply_stage(stage, replace(state, history=None), context, group)
             if state.history is not None:
                 histories[name] = state.history
             journal.note(name, type(stage).__name__, state, time.perf_counter() - start)

@@ -48,6 +48,17 @@ def _mapping_to_device(batch: Mapping[Any, Any], device: torch.device) -> Mappin
     return same_kind
 
 
+def rows_of(batch: Any) -> int:
+    """How many samples a batch has: the length of the first tensor in it; 1 where there is none."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.ndim else 1
+    if isinstance(batch, Mapping):
+        batch = list(batch.values())
+    if isinstance(batch, (list, tuple)):
+        return next((rows_of(value) for value in batch if isinstance(value, (Tensor, Mapping, list, tuple))), 1)
+    return 1
+
+
 def epoch_batches(train: Iterable[Any] | None) -> Iterator[Any]:
     """The batches of one epoch.
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from deepcompress.errors import ParameterError
 from deepcompress.training.history import History
-from deepcompress.training.loop import Hooks, Loss, Measure, fit
+from deepcompress.training.loop import Hooks, Loss, fit
 from deepcompress.training.settings import TrainSettings
+from deepcompress.training.validation import Measure
 
 
 def finetune_centroids(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,19 @@ from torch.optim import Optimizer
 
 from deepcompress.errors import ParameterError, PipelineError
 from deepcompress.training.batches import cross_entropy, device_of, epoch_batches, epoch_length, to_device
+from deepcompress.training.distributed import notice_of_equal_batches, tell_epoch, unwrapped
+from deepcompress.training.group import NO_BATCH, Group, current_group, tensors_of
 from deepcompress.training.history import EpochRecord, History
 from deepcompress.training.meter import Meter, lost
 from deepcompress.training.progress import progress_bar
 from deepcompress.training.rates import Rate
 from deepcompress.training.seeds import flushed_denormals, seeded
 from deepcompress.training.settings import TrainSettings
-from deepcompress.training.snapshot import Snapshot, mode_kept, restored_on_error
+from deepcompress.training.snapshot import mode_kept, restored_on_error
 from deepcompress.training.trace import Trace, fitted_trace
+from deepcompress.training.validation import Measure, Validation
 
 Loss = Callable[[nn.Module, Any], Tensor]
-Measure = Callable[[nn.Module], float]
 AfterEpoch = Callable[[EpochRecord], None]
 
 _LOGGER = logging.getLogger(__name__)
@@ -84,17 +86,18 @@ def fit(
     hooks: Hooks | None = None,
     quiet: bool = True,
 ) -> History:
-    """Train a model in place.
+    """Train a model in place; on all ranks together within `process_group`.
 
     Args:
-        model: in any mode; it is trained in train mode and gets its mode back. Gradients are gone afterwards.
+        model: in any mode; it is trained in train mode and gets its mode back. Gradients are gone afterwards. Of a model in
+            DistributedDataParallel the module inside is trained.
         train: batches, iterated once per epoch (and once more to count them, where the loader has no length); their
-            tensors follow the model's device.
+            tensors follow the model's device. What has `set_epoch` is told the epoch: the loader, its sampler, its data set.
         settings: how long and how.
         loss: (model, batch) -> scalar tensor; cross entropy of `model(inputs)` for (inputs, targets) where None.
         validate: model -> float, more is better; called in eval mode, without gradients, after each epoch.
         restore_best: end with the epoch that `validate` liked best; NaN is never best.
-        after_epoch: called with the record of each epoch, such as `print`.
+        after_epoch: called with the record of each epoch, such as `print`; on rank 0 alone.
         trace: where to write a profiler's trace of three early steps, for chrome://tracing and ui.perfetto.dev; see
             `profile_trace`.
         hooks: what a kind of training does differently.
@@ -109,13 +112,15 @@ def fit(
             it was before.
         ParameterError: `restore_best` without `validate`, or options that the optimizer or scheduler does not take.
     """
-    hooks = hooks or Hooks()
+    hooks, model, group = hooks or Hooks(), unwrapped(model), current_group()
     if restore_best and validate is None:
         raise ParameterError.of("restore_best", hooks.title, "False, unless run(..., validate=...) names the measure", True)
-    measure = _Validation(model, validate, restore_best, hooks.may_keep)
-    with restored_on_error(model), mode_kept(model), seeded(settings.seed), flushed_denormals(), torch.enable_grad():
+    measure = Validation(model, group.measured_once(validate), restore_best, hooks.may_keep)
+    watching = _Watching(after_epoch, trace if group.is_first else None, quiet or not group.is_first)
+    seed = None if settings.seed is None else settings.seed + group.rank  # no two ranks drop out the same units
+    with restored_on_error(model), mode_kept(model), seeded(seed), flushed_denormals(), torch.enable_grad():
         try:
-            return _Fit(model, settings, hooks, loss).run(train, measure, _Watching(after_epoch, trace, quiet))
+            return group.agreed(lambda: _Fit(model, settings, hooks, loss, group)).run(train, measure, watching)
         finally:
             model.zero_grad(set_to_none=True)
 
@@ -123,8 +128,9 @@ def fit(
 class _Fit:
     """One run of `fit`."""
 
-    def __init__(self, model: nn.Module, settings: TrainSettings, hooks: Hooks, loss: Loss | None) -> None:
-        self.model, self.settings, self.hooks, self.loss, self.title = model, settings, hooks, loss, hooks.title
+    def __init__(self, model: nn.Module, settings: TrainSettings, hooks: Hooks, loss: Loss | None, group: Group) -> None:
+        self.model, self.settings, self.hooks, self.loss, self.group = model, settings, hooks, loss, group
+        self.title = hooks.title
         self.trace = Trace()
         self.device = device_of(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad] if hooks.parameters is None else hooks.parameters
@@ -132,11 +138,12 @@ class _Fit:
             raise PipelineError(f"{self.title}: nothing learns, for no parameter that it may train requires gradients")
         self.optimizer = settings.make_optimizer(self.parameters)
 
-    def run(self, train: Iterable[Any] | None, measure: _Validation, watching: _Watching) -> History:
+    def run(self, train: Iterable[Any] | None, measure: Validation, watching: _Watching) -> History:
+        self.group.align(tensors_of(self.model))
         records: list[EpochRecord] = []
         with self.hooks.session(self.optimizer):
             epochs = self.settings.epochs
-            steps = epoch_length(train) if epochs else 0
+            steps = self._steps(train) if epochs else 0
             rate = self.settings.make_rate(self.optimizer, steps)
             bar = progress_bar(self.title, steps * epochs, quiet=watching.quiet)
             with bar as report, fitted_trace(watching.trace, steps * epochs) as self.trace:
@@ -144,13 +151,25 @@ class _Fit:
                     meter = Meter(self.title, epoch, steps, report)
                     self._epoch(train, meter, rate)
                     records.append(self._record(meter, measure))
-                    _LOGGER.info("%s, %s", self.title, records[-1])
-                    watching.after_epoch(records[-1])
-            return History(tuple(records), measure.restore() or epochs or None)
+                    self.group.once(partial(self._tell, records[-1], watching))
+            kept = measure.restore() or epochs or None
+        self.group.check_equal(tensors_of(self.model), f"after {self.title}")
+        return History(tuple(records), kept)
+
+    def _steps(self, train: Iterable[Any] | None) -> int:
+        """Of an epoch; of the rank that takes most."""
+        if self.group.size > 1 and self.group.is_first:
+            notice_of_equal_batches(train)
+        return max(self.group.together(lambda: epoch_length(train)))
+
+    def _tell(self, record: EpochRecord, watching: _Watching) -> None:
+        _LOGGER.info("%s, %s", self.title, record)
+        watching.after_epoch(record)
 
     def _epoch(self, train: Iterable[Any] | None, meter: Meter, rate: Rate) -> None:
         self.model.train()
-        for batch in meter.waited_for(epoch_batches(train)):
+        tell_epoch(train, meter.epoch)
+        for batch in meter.waited_for(self.group.in_step(epoch_batches(train))):
             self.hooks.look(meter.progress)
             with self.trace.mark("to device"):
                 batch = to_device(batch, self.device)
@@ -159,6 +178,7 @@ class _Fit:
             meter.add(*found)
             rate.after_batch(found[0])
             self.trace.step()
+        self.group.copy_first(self.model.buffers())
         rate.after_epoch(meter.loss)
         self._check_parameters(meter.epoch + 1)
         self.hooks.look(meter.epoch + 1.0)
@@ -178,13 +198,21 @@ class _Fit:
 
     def _backward(self, batch: Any) -> tuple[float, float | None]:
         self.optimizer.zero_grad(set_to_none=True)
+        found = self.group.averaged(partial(self._pass, batch), self.parameters)
+        if self.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        return found
+
+    def _pass(self, batch: Any) -> tuple[float, float | None]:
+        """Forward and backward."""
+        if batch is NO_BATCH:
+            self.hooks.after_backward()
+            return 0.0, None
         with self.trace.mark("forward"), self._autocast():
             loss, accuracy = self._loss_of(batch)
         with self.trace.mark("backward"):
             loss.backward()
         self.hooks.after_backward()
-        if self.settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         return float(loss.detach()), accuracy
 
     def _loss_of(self, batch: Any) -> tuple[Tensor, float | None]:
@@ -207,7 +235,7 @@ class _Fit:
         if bad:
             raise lost(self.title, f"{bad} parameters are NaN or infinite after epoch {epoch}")
 
-    def _record(self, meter: Meter, measure: _Validation) -> EpochRecord:
+    def _record(self, meter: Meter, measure: Validation) -> EpochRecord:
         seconds = meter.seconds
         validation = measure(meter.epoch + 1)
         return EpochRecord(
@@ -223,30 +251,3 @@ class _Fit:
             seconds_validating=meter.seconds - seconds,
             step_losses=tuple(meter.losses),
         )
-
-
-class _Validation:
-    """The user's measure after each epoch, and the epoch that it liked best."""
-
-    def __init__(self, model: nn.Module, validate: Measure | None, keep_best: bool, may_keep: Callable[[], bool]) -> None:
-        self._model, self._validate, self._keep_best, self._may_keep = model, validate, keep_best, may_keep
-        self._highest = -math.inf
-        self._best: tuple[int, Snapshot] | None = None
-
-    def __call__(self, epoch: int) -> float | None:
-        if self._validate is None:
-            return None
-        self._model.eval()
-        with torch.no_grad():
-            value = float(self._validate(self._model))
-        better = value > self._highest or (self._best is None and not math.isnan(value))
-        if self._keep_best and self._may_keep() and better:
-            self._highest, self._best = value, (epoch, Snapshot(self._model))
-        return value
-
-    def restore(self) -> int | None:
-        """Back to the best epoch, whose number it gives; None where no epoch was kept."""
-        if self._best is None:
-            return None
-        self._best[1].restore()
-        return self._best[0]

@@ -14,9 +14,11 @@ from deepcompress.errors import ParameterError
 from deepcompress.layers.masking import Masks, apply_masks, hold_masks, sparsity_of
 from deepcompress.prune.allocate import prune_masks
 from deepcompress.prune.schedule import Schedule
+from deepcompress.training.group import current_group
 from deepcompress.training.history import History
-from deepcompress.training.loop import Hooks, Loss, Measure, fit
+from deepcompress.training.loop import Hooks, Loss, fit
 from deepcompress.training.settings import TrainSettings
+from deepcompress.training.validation import Measure
 
 SHARE_OF_METHOD = {"percentile": "q", "unstructured": "sparsity", "filter_l1": "sparsity"}
 
@@ -43,9 +45,10 @@ class Gradual:
     reversible: bool = False
 
     def masks(self, sparsity: float, before: Masks | None) -> Masks:
-        """The masks that this share means, within those of `before`."""
+        """The masks that this share means, within those of `before`; rank 0's where several processes train."""
         share = {SHARE_OF_METHOD[self.method]: sparsity}
-        return prune_masks(self.weights, self.method, masks=before, **share, **self.parameters)
+        masks = current_group().once(lambda: prune_masks(self.weights, self.method, masks=before, **share, **self.parameters))
+        return {name: mask.to(self.weights[name].device) for name, mask in masks.items()}
 
 
 def retrain(
