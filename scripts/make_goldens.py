@@ -23,9 +23,10 @@ from deepcompress.container.layout import CODEC_PLANES, DTYPES, NARROWER
 from deepcompress.container.records import StreamRecord, TensorRecord
 from deepcompress.container.writer import Writer
 from deepcompress.tensors import planes, streams
+from deepcompress.tensors.affine import AffineTensor
 from deepcompress.tensors.build import Extras, Tie, write_model
 from deepcompress.tensors.codebook import Codebook
-from deepcompress.tensors.compressed import AffineTensor, CompressedTensor, DenseTensor
+from deepcompress.tensors.compressed import CompressedTensor, DenseTensor
 from deepcompress.tensors.elements import float32_to_bfloat16, numpy_dtype
 from deepcompress.tensors.encode import AnyTensor
 from deepcompress.tensors.model import CompressedModel
@@ -69,6 +70,17 @@ def affine(dtype: str, shape: tuple[int, ...], axis: int | None, levels: int, st
     count = int(np.prod(shape))
     symbols = np.minimum(mixed(count, levels), mixed(2 * count, levels)[count:]).astype(np.uint16)
     return AffineTensor(shape, dtype, kind, scales, offsets, axis, symbols)
+
+
+def grid(
+    dtype: str, shape: tuple[int, ...], axis: int | None, levels: int, kept: int = 100, stored: str | None = None
+) -> AffineTensor:  # fmt: skip
+    """As a symmetric quantizer makes it: one offset, scales above zero; `kept` per cent of the weights are not zero."""
+    tensor = affine(dtype, shape, axis, levels, stored)
+    zero = levels // 2
+    count = len(tensor.symbols)
+    symbols = np.where(mixed(3 * count, 100)[2 * count :] < kept, tensor.symbols, zero).astype(np.uint16)
+    return AffineTensor(shape, dtype, tensor.stored, tensor.scales, np.full_like(tensor.offsets, zero), axis, symbols)
 
 
 def weights(dtype: str, count: int) -> DenseTensor:
@@ -140,6 +152,22 @@ def _affine() -> Named:
     ]
 
 
+def _grids() -> Named:
+    return [
+        ("tensor", grid("float32", (20, 30), None, 255)),
+        ("rows", grid("float32", (40, 9), 0, 15)),
+        ("pruned", grid("float32", (60, 50), 0, 15, 10)),
+        ("pruned.tensor", grid("float32", (3_000,), None, 7, 5)),
+        ("columns", grid("float64", (4, 6, 50), 1, 65_535, 20, "float32")),
+        ("bfloat", grid("bfloat16", (30, 40), 1, 15, 15)),
+        ("half", grid("float16", (7, 50), 0, 3)),
+        ("half.scales", grid("float32", (50, 8), 1, 15, 100, "bfloat16")),
+        ("offsets", affine("float32", (12, 25), 0, 16)),
+        ("one.level", grid("float32", (6, 70), 0, 1)),
+        ("small", grid("float32", (2,), None, 15)),
+    ]
+
+
 def _raw() -> Named:
     return [
         ("half", dense("float32", (9, 9), "float16")),
@@ -192,6 +220,12 @@ def _chunked(lanes: int) -> bytes:
         return _file(_chunks())
 
 
+def _grids_cut() -> bytes:
+    """Grids in chunks of 64 symbols, of two lanes each."""
+    with mock.patch.multiple(streams, _CHUNK_SYMBOLS=64, _SINGLE_LANE=1, _LANES=2):
+        return _file(_grids(), Encoding(one_offset=True))
+
+
 def _cut() -> bytes:
     """Values in planes, in chunks of 128 words of two lanes each."""
     small = mock.patch.multiple(streams, _CHUNK_SYMBOLS=64, _SINGLE_LANE=1, _LANES=2)
@@ -219,6 +253,9 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "fixed": lambda: _file(_codebooks()[:6], Encoding("fixed")),
     "long_codes": lambda: _file([("w", shared("float32", (3_000,), 60, 90))], Encoding(max_code_length=20)),
     "affine": lambda: _file(_affine()),
+    "grids": lambda: _file(_grids(), Encoding(one_offset=True)),
+    "grids_fixed": lambda: _file(_grids(), Encoding("fixed")),
+    "grids_cut": _grids_cut,
     "raw": lambda: _file(_raw()),
     "planes": _cut,
     "planes_whole": lambda: _file(_planes()),

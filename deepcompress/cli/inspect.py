@@ -61,6 +61,8 @@ def _stored_as(row: Mapping[str, Any]) -> str:
     parts = [row["representation"], row["codec"]]
     if row["stored"] != row["dtype"]:
         parts.append(row["stored"])
+    if row["scales"] is not None:
+        parts.append(f"{row['scales']:,} scale{'' if row['scales'] == 1 else 's'}")
     return ", ".join(dict.fromkeys(parts))
 
 

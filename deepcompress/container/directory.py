@@ -88,8 +88,8 @@ def pack_directory(
     return b"".join(parts.values()), {name: len(part) for name, part in parts.items()}
 
 
-def unpack_directory(data: bytes, payload: int, version: tuple[int, int]) -> Directory:
-    """Read and validate a whole directory, for a file whose sections take `payload` bytes from byte 8 on."""
+def unpack_directory(data: bytes, payload: int, version: tuple[int, int], flags: int = 0) -> Directory:
+    """Read and validate a whole directory, for a file with these flags whose sections take `payload` bytes from byte 8 on."""
     cursor = Cursor(data, "directory")
     ends = {}
     count = cursor.varint()
@@ -99,6 +99,7 @@ def unpack_directory(data: bytes, payload: int, version: tuple[int, int]) -> Dir
     tables = _unpack_tables(cursor)
     ends["code lengths"] = cursor.offset
     records = _unpack_records(unpack_block(cursor), names)
+    _check_announced(records, flags)
     ends["records"] = cursor.offset
     metadata = _unpack_metadata(cursor)
     ends["metadata"] = cursor.offset
@@ -142,6 +143,13 @@ def section_start(offset: int, section: SectionSize) -> int:
 def directory_checksum(head: bytes, directory: bytes) -> int:
     """CRC-32 over the head, the directory and the directory's length."""
     return zlib.crc32(struct.pack("<I", len(directory)), zlib.crc32(directory, zlib.crc32(head)))
+
+
+def _check_announced(records: Sequence[TensorRecord], flags: int) -> None:
+    """A reader that does not know a form of record must see that in the head."""
+    users = [record.name for record in records if record.one_offset]
+    if users and not flags & layout.ONE_OFFSET_USED:
+        raise FormatError(f"record of {users[0]!r}: one offset for all channels, which the head's flags do not announce")
 
 
 def check_head(head: bytes) -> tuple[int, int]:

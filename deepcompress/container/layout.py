@@ -12,8 +12,10 @@ import struct
 from dataclasses import dataclass
 
 MAGIC = b"\xdcDCZ"  # not ASCII in its first byte, and no UTF-8: a mangled transfer shows at once
-MAJOR, MINOR = 1, 1
-KNOWN_FLAGS = 0  # bits of the head that a reader must know
+MAJOR, MINOR = 1, 2  # what this reader knows
+PLAIN_MINOR = 1  # of a file without flags: what it needs
+ONE_OFFSET_USED = 0x0001  # in the head: records may have the flag ONE_OFFSET
+KNOWN_FLAGS = ONE_OFFSET_USED  # bits of the head that a reader must know
 HEAD = struct.Struct("<4sBBH")  # magic, major, minor, flags
 TRAILER = struct.Struct("<II")  # directory length, CRC-32 over head, directory and directory length
 
@@ -38,8 +40,9 @@ VALUE_MAP = 0x03  # 0 none, 1 codebook, 2 affine
 SPARSE = 0x04  # only the nonzeros are stored, and the gaps between them
 OTHER_TYPE = 0x08  # elements (codebook entries, scales) are stored in a narrower type, which follows
 FLOAT32 = 0x10  # the dtype is float32, and no dtype code follows
+ONE_OFFSET = 0x20  # the channels of an affine map have scales of their own and one offset
 SAME = 0x40  # a tensor of raw values like the one before it: same dtype, shape and stored dtype; nothing follows
-KNOWN_RECORD_FLAGS = TIE | VALUE_MAP | SPARSE | OTHER_TYPE | FLOAT32
+KNOWN_RECORD_FLAGS = TIE | VALUE_MAP | SPARSE | OTHER_TYPE | FLOAT32 | ONE_OFFSET
 
 # Bytes that no UTF-8 text has stand in names for the words that most of them end with.
 WORDS = {

@@ -31,8 +31,9 @@ class Reader:
         self.source = Source(source)
         self._verified = False  # all checksums hold, and the bytes are in memory, where they stay as they are
         try:
-            self.version, directory, self.payload = _read_ends(self.source)
-            self.directory = unpack_directory(directory, self.payload, self.version)
+            head, directory, self.payload = _read_ends(self.source)
+            self.version = check_head(head)
+            self.directory = unpack_directory(directory, self.payload, self.version, layout.HEAD.unpack(head)[-1])
             self._check_padding()
         except FormatError as error:
             self.close()
@@ -100,10 +101,10 @@ class Reader:
                 raise FormatError(f"padding: bytes {span.start} to {span.stop} are not zero")
 
 
-def _read_ends(source: Source) -> tuple[tuple[int, int], bytes, int]:
-    """(version, directory, bytes of the sections), once head and trailer hold."""
+def _read_ends(source: Source) -> tuple[bytes, bytes, int]:
+    """(head, directory, bytes of the sections), once head and trailer hold."""
     head = bytes(source.read(0, layout.HEAD.size))
-    version = check_head(head)
+    check_head(head)
     smallest = layout.HEAD.size + layout.TRAILER.size
     if source.size < smallest:
         raise FormatError(f"truncated: a .dcz file has at least {smallest} bytes, this has {source.size}")
@@ -115,4 +116,4 @@ def _read_ends(source: Source) -> tuple[tuple[int, int], bytes, int]:
     directory = bytes(source.read(trailer_at - length, length))
     if (actual := directory_checksum(head, directory)) != checksum:
         raise FormatError(f"truncated or altered: the directory's checksum is {actual:#010x}, the trailer says {checksum:#010x}")
-    return version, directory, payload
+    return head, directory, payload

@@ -75,7 +75,7 @@ class TensorRecord:
 
     `stored` is the type in which elements lie in the file (values, centroids or scales); `size` is the number of centroids
     of a codebook, or of channels of an affine map; `axis` is 0 for one scale per tensor, else 1 + the channel's dimension;
-    `tie` is the position of the earlier record that holds the same tensor.
+    `one_offset` says that those channels share an offset; `tie` is the position of the earlier record that holds the same tensor.
     """
 
     name: str
@@ -88,6 +88,7 @@ class TensorRecord:
     sparse: Sparse | None = None
     values: StreamRecord | None = None
     tie: int | None = None
+    one_offset: bool = False
 
     @property
     def numel(self) -> int:
@@ -111,7 +112,8 @@ class TensorRecord:
         if self.value_map == layout.MAP_CODEBOOK:
             yield SectionSize("codebook", self.size * DTYPE_OF_NAME[self.stored].itemsize, raw=True)
         elif self.value_map == layout.MAP_AFFINE:
-            yield SectionSize("affine", self.size * (DTYPE_OF_NAME[self.stored].itemsize + 4), raw=True)
+            offsets = 1 if self.one_offset else self.size
+            yield SectionSize("affine", self.size * DTYPE_OF_NAME[self.stored].itemsize + 4 * offsets, raw=True)
         if self.sparse is not None:
             yield SectionSize("gaps", self.sparse.stream.length, raw=False)
         yield SectionSize("values", self.values.length, raw=self.values.codec == layout.CODEC_RAW)
@@ -136,7 +138,8 @@ class TensorRecord:
             raise FormatError(f"tensor {self.name!r} has neither values nor a tie")
         other = layout.OTHER_TYPE if self.stored != self.dtype else 0
         usual = layout.FLOAT32 if self.dtype == "float32" else 0
-        out = bytearray([self.value_map | (layout.SPARSE if self.sparse else 0) | other | usual])
+        one_offset = layout.ONE_OFFSET if self.one_offset else 0
+        out = bytearray([self.value_map | (layout.SPARSE if self.sparse else 0) | other | usual | one_offset])
         if not usual:
             out.append(DTYPE_OF_NAME[self.dtype].code)
         out.append(len(self.shape))
@@ -172,13 +175,16 @@ def read_record(cursor: Cursor, name: str, earlier: list[TensorRecord]) -> Tenso
     stored = _read_stored(cursor, dtype) if flags & layout.OTHER_TYPE else dtype
     value_map = flags & layout.VALUE_MAP
     size, axis = _read_map(cursor, value_map, dtype, shape)
+    one_offset = bool(flags & layout.ONE_OFFSET)
+    if one_offset and not axis:
+        raise cursor.error("one offset for all channels, and no channels of an affine map")
     sparse = _read_sparse(cursor, layout.numel(shape)) if flags & layout.SPARSE else None
     count = sparse.nonzeros if sparse else layout.numel(shape)
     raw_length = count * DTYPE_OF_NAME[stored].itemsize if value_map == layout.MAP_NONE else None
     values = StreamRecord.unpack(cursor, raw_length)
     if value_map == layout.MAP_NONE and values.codec in (layout.CODEC_FIXED, layout.CODEC_HUFFMAN):
         raise cursor.error(f"codec {values.codec} stores symbols, and there is no value map for them")
-    return TensorRecord(name, dtype, shape, stored, value_map, size, axis, sparse, values)
+    return TensorRecord(name, dtype, shape, stored, value_map, size, axis, sparse, values, one_offset=one_offset)
 
 
 def _read_tie(cursor: Cursor, name: str, earlier: list[TensorRecord]) -> TensorRecord:

@@ -25,11 +25,14 @@ Section = Piece | list[NDArray[np.uint8]]  # whole or in pieces
 
 
 class Writer:
-    """Takes tensors one by one and keeps none of them, so that a file may be larger than memory."""
+    """Takes tensors one by one and keeps none of them, so that a file may be larger than memory.
 
-    def __init__(self, file: BinaryIO) -> None:
+    `flags`: of the head, which is written before any record that they announce.
+    """
+
+    def __init__(self, file: BinaryIO, flags: int = 0) -> None:
         self._file = file
-        self._head = layout.HEAD.pack(layout.MAGIC, layout.MAJOR, layout.MINOR, 0)
+        self._head = layout.HEAD.pack(layout.MAGIC, layout.MAJOR, layout.MINOR if flags else layout.PLAIN_MINOR, flags)
         self._offset = len(self._head)
         self._records: list[TensorRecord] = []
         self._metadata: list[MetaSection] = []

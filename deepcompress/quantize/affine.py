@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from deepcompress.errors import ParameterError
 from deepcompress.quantize.rounding import check_rounding, round_into
 from deepcompress.quantize.uniform import fit_uniform
-from deepcompress.tensors.affine import affine_values, by_channel
+from deepcompress.tensors.affine import AffineMap, by_channel
 from deepcompress.tensors.elements import bfloat16_to_float32, from_torch, to_torch
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ def dequantize_affine(quantized: AffineArray) -> Any:
     if not isinstance(quantized, AffineArray):
         raise ParameterError.of("quantized", "dequantize_affine", "an AffineArray", type(quantized).__name__)
     codes, scale, zero = (_as_array(part) for part in (quantized.codes, quantized.scale, quantized.zero_point))
-    cut = np.ascontiguousarray(codes).reshape(by_channel(codes.shape, quantized.axis))
-    values = affine_values(cut, scale.reshape(-1), zero.reshape(-1).astype(np.int64), quantized.dtype).reshape(codes.shape)
+    found = AffineMap.of(scale.reshape(-1), zero.reshape(-1), codes.shape, quantized.axis, quantized.dtype)
+    values = found.values(np.ascontiguousarray(codes).reshape(-1)).reshape(codes.shape)
     return _on(_device(quantized.codes), values, quantized.dtype)
 
 

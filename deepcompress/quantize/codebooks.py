@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from deepcompress.errors import ParameterError
 from deepcompress.quantize.kmeans import fit_kmeans, quantization_error
 from deepcompress.tensors.codebook import Codebook, nearest
-from deepcompress.tensors.compressed import round_to_bfloat16
-from deepcompress.tensors.elements import bfloat16_to_float32
+from deepcompress.tensors.elements import bfloat16_to_float32, round_to_bfloat16
 
 Array = NDArray[Any]
 

@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 
 from deepcompress.coding import pool
 from deepcompress.coding.bits import symbol_dtype
-from deepcompress.container.layout import numel
 from deepcompress.errors import ModelError
 from deepcompress.tensors.codebook import Codebook, nearest
 from deepcompress.tensors.elements import Array, bfloat16_to_float32, float32_to_bfloat16, numpy_dtype, widen
 
 _AT_ONCE = 1 << 18  # weights whose values and symbols stay in the cache
-_CALCULATED_IN = {"float64": np.float64}  # affine values of every other type are computed in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,49 +104,3 @@ def lookup(centroids: Array, stored: str, dtype: str, symbols: NDArray[Any]) -> 
     table = np.concatenate([np.zeros(1, values.dtype), values]).view(numpy_dtype(dtype))
     found: Array = table[symbols]
     return found
-
-
-@dataclass(frozen=True, eq=False)
-class AffineTensor:
-    """A tensor on a uniform grid: value = scale x (symbol - offset), one scale and offset per tensor or per channel.
-
-    `symbols` (numel,) unsigned; `scales` (c,) in the type `stored`, `offsets` (c,) int32; `axis` is the channel dimension,
-    None for one channel.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    stored: str
-    scales: Array
-    offsets: NDArray[np.int32]
-    axis: int | None
-    symbols: NDArray[Any]
-
-    def to_dense(self) -> Array:
-        """The tensor's values; see `values_at` for how they are rounded."""
-        positions = np.arange(numel(self.shape))
-        return self.values_at(positions).reshape(self.shape)
-
-    def values_at(self, positions: NDArray[np.int64]) -> Array:
-        """Values of `symbols`, which stand at the flat `positions`; computed in float32, for float64 tensors in float64."""
-        if self.axis is None:
-            channel: Any = 0
-        else:
-            inner = numel(self.shape[self.axis + 1 :])
-            channel = positions // max(inner, 1) % max(self.shape[self.axis], 1)
-        kind = _CALCULATED_IN.get(self.dtype, np.float32)
-        scales = bfloat16_to_float32(self.scales) if self.stored == "bfloat16" else self.scales
-        steps = self.symbols.astype(np.int64) - self.offsets.astype(np.int64)[channel]
-        with np.errstate(over="ignore"):
-            values = scales.astype(kind)[channel] * steps.astype(kind)
-            if self.dtype == "bfloat16":
-                return round_to_bfloat16(values)
-            rounded: Array = values.astype(numpy_dtype(self.dtype))
-        return rounded
-
-
-def round_to_bfloat16(values: Array) -> Array:
-    """float32 values rounded to the nearest bfloat16, ties to even; tagged."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return rounded.astype(np.uint16).view(numpy_dtype("bfloat16"))

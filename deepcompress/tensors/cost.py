@@ -18,7 +18,7 @@ class BitCount:
     Attributes:
         codewords: the indices of the weights, as codewords or fixed-width fields, the lengths of their lanes included.
         gaps: the positions of the nonzeros, the lengths of their lanes included.
-        codebook: the centroids.
+        codebook: the centroids, or the scales and offsets of a grid.
         code_lengths: the code-length tables, from which the codes of indices and gaps are rebuilt.
         dense: tensors and values without a codebook, as they are or cut into planes, with the planes' tables.
         header: everything else: head, names, records, checksums, chunk tables, padding, trailer, metadata.

@@ -12,18 +12,16 @@ from numpy.typing import NDArray
 
 from deepcompress.coding import pool
 from deepcompress.coding.bits import sealed, symbol_dtype
-from deepcompress.coding.gaps import check_walk, decode_gaps, scatter
-from deepcompress.coding.jit import jit
+from deepcompress.coding.gaps import check_walk, decode_gaps
 from deepcompress.coding.streams import Geometry, Stream, open_stream
 from deepcompress.container import layout
 from deepcompress.container.directory import Lengths
-from deepcompress.container.layout import DTYPE_OF_NAME
 from deepcompress.container.records import Sparse, StreamRecord, TensorRecord
 from deepcompress.errors import FormatError
-from deepcompress.tensors.compressed import AffineTensor
-from deepcompress.tensors.elements import Array, bfloat16_to_float32, numpy_dtype, widen
+from deepcompress.tensors.elements import Array, numpy_dtype, widen
+from deepcompress.tensors.maps import alphabet_of, look_up, open_map, value_table
 from deepcompress.tensors.planes import decode_planes
-from deepcompress.tensors.streams import check_symbols, chunk_count, dense_counts, open_coder
+from deepcompress.tensors.streams import check_symbols, chunk_count, dense_counts, open_coder, unknown_codec
 
 _CHUNKS_AT_ONCE = 8  # enough that little time goes between them, few enough for the cache
 
@@ -74,37 +72,42 @@ class _Decoder:
 
     def decode(self) -> Array:
         record = self.record
-        shared = record.value_map == layout.MAP_CODEBOOK and record.values is not None
-        if shared and record.values and record.values.codec != layout.CODEC_RAW:
+        if self._has_symbols:
             return self._shared_dense() if record.sparse is None else self._shared_sparse(record.sparse)
         if record.sparse is None:
             with self._place("values"):
-                values = self._values(None)
+                values = self._values()
             return (values if values.flags.writeable else values.copy()).reshape(record.shape)
         if not record.sparse.gap_count and not any(map(len, self.sections.values())):
             return self._zeros(record.sparse)
         with self._place("gaps"):
-            positions, nonzeros = self._positions(record.sparse)
+            positions = self._positions(record.sparse)
         with self._place("values"):
-            values = self._values(positions, nonzeros)
+            values = self._values()
         dense = np.zeros(record.numel, numpy_dtype(record.dtype))
         dense[positions] = values
         return dense.reshape(record.shape)
+
+    @property
+    def _has_symbols(self) -> bool:
+        """Whether the values are symbols, and not the elements themselves."""
+        record = self.record
+        return record.value_map != layout.MAP_NONE and record.values is not None and record.values.codec != layout.CODEC_RAW
 
     def _shared_dense(self) -> Array:
         """Symbols become values chunk by chunk, while they are still in the cache."""
         record = self.record
         with self._place("values"):
-            stream, alphabet = self._open("values", record.values, record.size + 1, record.value_count, implied=True)
-            table = self._value_table()
-            dense = (self.memory or np.empty)(record.numel, table.dtype)
+            stream, alphabet = self._open("values", record.values, alphabet_of(record), record.value_count, implied=True)
+            values = open_map(record, self.sections)
+            dense = (self.memory or np.empty)(record.numel, _bits_of(record))
             stops = np.concatenate([[0], np.cumsum(stream.counts)])
 
             def work(first: int, last: int) -> None:
                 for chunk in range(first, last, _CHUNKS_AT_ONCE):
                     end = min(chunk + _CHUNKS_AT_ONCE, last)
                     symbols = _decode_run(stream, chunk, end, alphabet)
-                    look_up(sealed(symbols), table, dense[stops[chunk] : stops[end]])
+                    values.write(symbols, int(stops[chunk]), dense[stops[chunk] : stops[end]])
 
             pool.share(len(stream.counts), work)
         return dense.view(numpy_dtype(record.dtype)).reshape(record.shape)
@@ -112,17 +115,16 @@ class _Decoder:
     def prepare(self) -> Array | SharedValues:
         """Everything that can fail; what is left is to write values."""
         record = self.record
-        coded = record.values is not None and record.values.codec != layout.CODEC_RAW
-        if record.value_map != layout.MAP_CODEBOOK or record.sparse is not None or not coded:
+        if not self._has_symbols or record.value_map != layout.MAP_CODEBOOK or record.sparse is not None:
             return self.decode()
         with self._place("values"):
-            stream, alphabet = self._open("values", record.values, record.size + 1, record.value_count, implied=True)
+            stream, alphabet = self._open("values", record.values, alphabet_of(record), record.value_count, implied=True)
             symbols = (self.memory or np.empty)(record.numel, symbol_dtype(alphabet))
             stops = np.concatenate([[0], np.cumsum(stream.counts)])
             chunks = len(stream.counts)
             pool.share(chunks, lambda first, last: stream.decode(first, last, symbols[stops[first] : stops[last]]))
             check_symbols(symbols, alphabet)
-            return SharedValues(sealed(symbols), self._value_table())
+            return SharedValues(sealed(symbols), value_table(record, self.sections["codebook"]))
 
     def _shared_sparse(self, sparse: Sparse) -> Array:
         """Gaps and symbols of a chunk are decoded, and its values written to where they belong."""
@@ -130,40 +132,28 @@ class _Decoder:
         with self._place("gaps"):
             gaps, _ = self._open("gaps", sparse.stream, 1 << sparse.gap_bits, sparse.gap_count, implied=False)
         with self._place("values"):
-            values, alphabet = self._open("values", record.values, record.size + 1, record.value_count, implied=False)
+            stream, alphabet = self._open("values", record.values, alphabet_of(record), record.value_count, implied=False)
             if record.values is not None and (record.values.geometry ^ sparse.stream.geometry) & 31:
                 raise FormatError("the gaps are cut into chunks of another size")
-            table = self._value_table()
-        dense = (self.memory or np.zeros)(record.numel, table.dtype)
-        chunk_log2 = Geometry.unpack(sparse.stream.geometry).chunk_log2
-        counts = np.stack([gaps.counts, values.counts])
+            values = open_map(record, self.sections)
+        dense = (self.memory or np.zeros)(record.numel, _bits_of(record))
+        cut = (sparse.gap_bits, Geometry.unpack(sparse.stream.geometry).chunk_log2)
+        counts = np.stack([gaps.counts, stream.counts])
 
         def work(first: int, last: int) -> None:
             for chunk in range(first, last, _CHUNKS_AT_ONCE):
                 end = min(chunk + _CHUNKS_AT_ONCE, last)
-                mine = counts[:, chunk:end]
+                mine, start = counts[:, chunk:end], chunk << cut[1]
                 with self._place("gaps"):
                     skips = _decode_run(gaps, chunk, end, 1 << sparse.gap_bits)
                 with self._place("values"):
-                    symbols = _decode_run(values, chunk, end, alphabet)
-                    if len(symbols) and int(symbols.min()) == 0:
-                        raise FormatError("a nonzero has the zero symbol")
-                part = dense[chunk << chunk_log2 : end << chunk_log2]
-                outcome = scatter(skips, symbols, mine, table, sparse.gap_bits, chunk_log2, part)
+                    symbols = _decode_run(stream, chunk, end, alphabet)
+                    outcome = values.scatter(skips, symbols, mine, cut, start, dense[start : end << cut[1]])
                 with self._place("gaps"):
-                    check_walk(outcome, chunk, mine, record.numel, chunk_log2)
+                    check_walk(outcome, chunk, mine, record.numel, cut[1])
 
         pool.share(len(gaps.counts), work)
         return dense.view(numpy_dtype(record.dtype)).reshape(record.shape)
-
-    def _value_table(self) -> Array:
-        """By symbol, the bits of its value: those of +0.0 for symbol 0, then the centroids'."""
-        record = self.record
-        centroids = self.sections["codebook"].view(numpy_dtype(record.stored))
-        _check_centroids(bfloat16_to_float32(centroids) if record.stored == "bfloat16" else centroids)
-        values = widen(centroids, record.stored, record.dtype)
-        bits = values.view(f"<u{values.dtype.itemsize}")
-        return sealed(np.concatenate([np.zeros(1, bits.dtype), bits]))
 
     def _zeros(self, sparse: Sparse) -> Array:
         """A tensor of zeros, of which a network that has not been trained has many; its streams must make sense all the same."""
@@ -172,7 +162,7 @@ class _Decoder:
             self._symbols("gaps", sparse.stream, 1 << sparse.gap_bits, 0, implied=False)
         with self._place("values"):
             if record.values is not None and record.values.codec != layout.CODEC_RAW:
-                self._values(np.zeros(0, np.int64))
+                self._values()
         return np.zeros(record.shape, numpy_dtype(record.dtype))
 
     @contextmanager
@@ -183,38 +173,28 @@ class _Decoder:
         except FormatError as error:
             raise type(error)(f"tensor {self.record.name!r}, {section}: {error}") from error
 
-    def _positions(self, sparse: Sparse) -> tuple[NDArray[np.int64], Counts]:
-        """Flat positions of the nonzeros, and how many of them each chunk has."""
+    def _positions(self, sparse: Sparse) -> NDArray[np.int64]:
+        """Flat positions of the nonzeros."""
         gaps, counts = self._symbols("gaps", sparse.stream, 1 << sparse.gap_bits, sparse.gap_count, implied=False)
         nonzeros = _sum_chunks(gaps != (1 << sparse.gap_bits) - 1, counts)
         if (found := int(nonzeros.sum())) != sparse.nonzeros:
             raise FormatError(f"the gaps lead to {found} nonzeros, the record says {sparse.nonzeros}")
         chunk_log2 = Geometry.unpack(sparse.stream.geometry).chunk_log2
-        positions = decode_gaps(gaps, counts, nonzeros, self.record.numel, sparse.gap_bits, chunk_log2)
-        return positions, nonzeros
+        return decode_gaps(gaps, counts, nonzeros, self.record.numel, sparse.gap_bits, chunk_log2)
 
-    def _values(self, positions: NDArray[np.int64] | None, nonzeros: Counts | None = None) -> Array:
-        """The stored values, (value_count,): as they lie in the file, or on a uniform grid."""
+    def _values(self) -> Array:
+        """The stored elements, (value_count,), in the tensor's own type."""
         record, stream = self.record, self.record.values
         if stream is None:
             raise FormatError("a tie has no values of its own")
-        if stream.codec == layout.CODEC_RAW:
-            if record.dtype == "bool" and np.any(self.sections["values"] > 1):
-                raise FormatError("a bool element is neither 0 nor 1")
-            return widen(self.sections["values"].view(numpy_dtype(record.stored)), record.stored, record.dtype)
+        if stream.codec not in (layout.CODEC_RAW, layout.CODEC_PLANES):
+            raise unknown_codec(stream)
+        found = self.sections["values"]
         if stream.codec == layout.CODEC_PLANES:
             found = decode_planes(stream, self.sections["values"], self.tables, record.value_count, record.stored)
-            if record.dtype == "bool" and np.any(found > 1):
-                raise FormatError("a bool element is neither 0 nor 1")
-            return widen(found.view(numpy_dtype(record.stored)), record.stored, record.dtype)
-        symbols, counts = self._symbols(
-            "values", stream, layout.MAX_CENTROIDS, record.value_count, implied=positions is None
-        )  # fmt: skip
-        if record.sparse is not None and (stream.geometry ^ record.sparse.stream.geometry) & 31:
-            raise FormatError("the gaps are cut into chunks of another size")
-        if nonzeros is not None and not np.array_equal(counts, nonzeros):
-            raise FormatError("its chunks hold other numbers of nonzeros than the gaps lead to")
-        return self._affine_values(symbols, np.arange(record.numel) if positions is None else positions)
+        if record.dtype == "bool" and np.any(found.view(np.uint8) > 1):
+            raise FormatError("a bool element is neither 0 nor 1")
+        return widen(found.view(numpy_dtype(record.stored)), record.stored, record.dtype)
 
     def _open(
         self, kind: str, record: StreamRecord | None, alphabet: int, total: int, *, implied: bool
@@ -240,16 +220,6 @@ class _Decoder:
         stream, _ = self._open(kind, record, alphabet, total, implied=implied)
         return _decode_run(stream, 0, len(stream.counts), alphabet), stream.counts
 
-    def _affine_values(self, symbols: NDArray[Any], positions: NDArray[np.int64]) -> Array:
-        record, section = self.record, self.sections["affine"]
-        split = record.size * DTYPE_OF_NAME[record.stored].itemsize
-        scales, offsets = section[:split].view(numpy_dtype(record.stored)), section[split:].copy().view("<i4")
-        if not np.isfinite(bfloat16_to_float32(scales) if record.stored == "bfloat16" else scales).all():
-            raise FormatError("a scale is not finite")
-        axis = record.axis - 1 if record.axis else None
-        tensor = AffineTensor(record.shape, record.dtype, record.stored, scales, offsets, axis, symbols)
-        return tensor.values_at(positions)
-
 
 def _decode_run(stream: Stream, first: int, last: int, alphabet: int) -> NDArray[Any]:
     """The symbols of some chunks, all below `alphabet`."""
@@ -259,17 +229,9 @@ def _decode_run(stream: Stream, first: int, last: int, alphabet: int) -> NDArray
     return symbols
 
 
-@jit
-def look_up(symbols: NDArray[Any], table: Array, out: Array) -> None:
-    """out[i] = table[symbols[i]]; every symbol must be below len(table)."""
-    for i in range(len(symbols)):
-        out[i] = table[symbols[i]]
-
-
-def _check_centroids(centroids: Array) -> None:
-    """One spelling for each codebook: finite, ascending, none zero."""
-    if not np.isfinite(centroids).all() or np.any(centroids == 0) or np.any(centroids[1:] <= centroids[:-1]):
-        raise FormatError("the codebook is not finite, ascending and free of zero")
+def _bits_of(record: TensorRecord) -> np.dtype[Any]:
+    """Unsigned integers of the size of a tensor's elements."""
+    return np.dtype(f"<u{layout.DTYPE_OF_NAME[record.dtype].itemsize}")
 
 
 def _sum_chunks(flags: NDArray[np.bool_], counts: Counts) -> Counts:

@@ -51,6 +51,13 @@ def float32_to_bfloat16(values: Array) -> Array:
     return (bits >> 16).astype(np.uint16).view(numpy_dtype("bfloat16"))
 
 
+def round_to_bfloat16(values: Array) -> Array:
+    """float32 values rounded to the nearest bfloat16, ties to even; tagged."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return rounded.astype(np.uint16).view(numpy_dtype("bfloat16"))
+
+
 def dtype_name(tensor: torch.Tensor) -> str:
     """torch's name of a tensor's dtype. Raises ModelError where the format has no code for it."""
     name = str(tensor.dtype).removeprefix("torch.")

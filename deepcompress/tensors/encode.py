@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcompress.coding.bits import symbol_dtype
 from deepcompress.coding.gaps import Nonzeros, best_gap_bits, encode_gaps, find_nonzeros
 from deepcompress.coding.streams import Geometry, count_symbols, encode_stream
 from deepcompress.container import layout
 from deepcompress.container.layout import DTYPE_OF_NAME, NARROWER
 from deepcompress.container.records import Sparse, StreamRecord, TensorRecord
 from deepcompress.errors import ModelError
-from deepcompress.tensors.compressed import AffineTensor, CompressedTensor, DenseTensor, centroid_elements
+from deepcompress.tensors.affine import AffineTensor
+from deepcompress.tensors.compressed import CompressedTensor, DenseTensor, centroid_elements
 from deepcompress.tensors.cutting import encode_planes, plan_planes
-from deepcompress.tensors.elements import Array
+from deepcompress.tensors.elements import Array, bfloat16_to_float32
 from deepcompress.tensors.streams import StreamPlan, Tables, choose_geometry, dense_counts
 
 AnyTensor = DenseTensor | CompressedTensor | AffineTensor
@@ -96,18 +98,44 @@ def _encode_shared(name: str, tensor: CompressedTensor, tables: Tables) -> Encod
         return _encode_dense_values(name, DenseTensor(tensor.to_dense(), tensor.dtype, tensor.dtype), tables)
     base = TensorRecord(name, tensor.dtype, tensor.shape, tensor.stored, layout.MAP_CODEBOOK, tensor.codebook.k)
     if best == "gaps" and gaps:
-        return _sparse_symbols(base, {"codebook": centroids}, gaps, counts, tables)
+        counts[0] = 0
+        return _sparse_symbols(base, {"codebook": centroids}, gaps, (gaps.nonzeros.kept, counts, base.size + 1), tables)
     return _dense_symbols(base, {"codebook": centroids}, tensor.symbols, dense, tables)
 
 
 def _encode_affine(name: str, tensor: AffineTensor, tables: Tables) -> Encoded:
-    axis = 0 if tensor.axis is None else tensor.axis + 1
+    """As `_encode_shared`; what is zero can be left out where its channel's zero is +0.0."""
+    offsets, axis = tensor.offsets, 0 if tensor.axis is None else tensor.axis + 1
+    one = tables.encoding.one_offset and axis > 0 and len(offsets) > 0 and bool((offsets == offsets[0]).all())
     base = TensorRecord(
-        name, tensor.dtype, tensor.shape, tensor.stored, layout.MAP_AFFINE, len(tensor.scales), axis
+        name, tensor.dtype, tensor.shape, tensor.stored, layout.MAP_AFFINE, len(tensor.scales), axis, one_offset=one
     )  # fmt: skip
-    parameters = tensor.scales.tobytes() + tensor.offsets.astype("<i4").tobytes()
-    plan = tables.plan(count_symbols(tensor.symbols), layout.MAX_CENTROIDS)
-    return _dense_symbols(base, {"affine": parameters}, tensor.symbols, plan, tables)
+    parameters = tensor.scales.tobytes() + offsets[: 1 if one else None].astype("<i4").tobytes()
+    dense = tables.plan(count_symbols(tensor.symbols), layout.MAX_CENTROIDS)
+    gaps = _plan_levels(tensor, tables)
+    bits = {"dense": dense.total + 8 * len(parameters), "raw": 8 * len(tensor.symbols) * DTYPE_OF_NAME[tensor.dtype].itemsize}
+    if gaps:
+        kept = (gaps.nonzeros.kept - gaps.nonzeros.kept.dtype.type(1)).astype(tensor.symbols.dtype)
+        counts = count_symbols(kept)
+        bits["gaps"] = gaps.bits + tables.plan(counts, layout.MAX_CENTROIDS).total + 8 * len(parameters)
+    best = min(bits, key=lambda kind: bits[kind])
+    if best == "raw":
+        return _encode_dense_values(name, DenseTensor(tensor.to_dense(), tensor.dtype, tensor.dtype), tables)
+    if best == "gaps" and gaps:
+        return _sparse_symbols(base, {"affine": parameters}, gaps, (kept, counts, layout.MAX_CENTROIDS), tables)
+    return _dense_symbols(base, {"affine": parameters}, tensor.symbols, dense, tables)
+
+
+def _plan_levels(tensor: AffineTensor, tables: Tables) -> _GapPlan | None:
+    """The gaps between levels other than zero, whose `kept` are symbols + 1; None where there is nothing to leave out."""
+    scales = bfloat16_to_float32(tensor.scales) if tensor.stored == "bfloat16" else tensor.scales
+    nonzero = tensor.is_nonzero()
+    count = int(np.count_nonzero(nonzero))
+    if count == len(nonzero) or not bool((scales > 0).all()):
+        return None  # zero times a negative scale is -0.0
+    numbers = tensor.symbols.astype(symbol_dtype(int(tensor.symbols.max(initial=0)) + 2))
+    numbers += 1
+    return _plan_gaps(np.where(nonzero, numbers, numbers.dtype.type(0)), count, tables)
 
 
 def _encode_dense_values(name: str, tensor: DenseTensor, tables: Tables) -> Encoded:
@@ -168,12 +196,14 @@ def _dense_symbols(base: TensorRecord, sections: Sections, symbols: Array, plan:
     return Encoded(record, {**sections, "values": section})
 
 
-def _sparse_symbols(base: TensorRecord, sections: Sections, gaps: _GapPlan, counts: Counts, tables: Tables) -> Encoded:
+def _sparse_symbols(
+    base: TensorRecord, sections: Sections, gaps: _GapPlan, kept: tuple[Array, Counts, int], tables: Tables
+) -> Encoded:  # fmt: skip
+    """`kept` are the nonzeros' symbols, how often each occurs, and how many there may be."""
     sparse, gap_section = gaps.encode(tables)
-    plan = tables.plan(np.concatenate([[0], counts[1:]]), base.size + 1)
+    plan = tables.plan(kept[1], kept[2])
     tables.adopt(plan)
-    nonzeros = gaps.nonzeros
-    section = encode_stream(nonzeros.kept, plan.coder, gaps.geometry.lanes, nonzeros.counts, counts_known=False)
+    section = encode_stream(kept[0], plan.coder, gaps.geometry.lanes, gaps.nonzeros.counts, counts_known=False)
     record = replace(base, sparse=sparse, values=_stream_record(plan, gaps.geometry, section))
     return Encoded(record, {**sections, "gaps": gap_section, "values": section})
 

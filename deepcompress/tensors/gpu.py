@@ -23,10 +23,11 @@ from deepcompress.container.layout import DTYPE_OF_NAME
 from deepcompress.container.records import Sparse, StreamRecord, TensorRecord
 from deepcompress.errors import FormatError
 from deepcompress.tensors import gpu_launch as launch
-from deepcompress.tensors.compressed import lookup
-from deepcompress.tensors.decode import _check_centroids, decode_tensor
+from deepcompress.tensors.affine import by_channel
+from deepcompress.tensors.decode import decode_tensor
 from deepcompress.tensors.elements import Array, bfloat16_to_float32, numpy_dtype
 from deepcompress.tensors.gpu_plan import MAX_COUNT, StreamPlan, plan_chunks, plan_stream
+from deepcompress.tensors.maps import open_affine, value_table
 
 Bytes = NDArray[np.uint8]
 
@@ -47,7 +48,7 @@ def decode_on_device(
 
     Returns:
         Shape `record.shape`, dtype `record.dtype`, memory of its own; or None where the record or the device is not one for
-        this: then `decode_tensor` is. Affine maps, unknown codecs, and dtypes that this torch lacks are for the CPU.
+        this: then `decode_tensor` is. Planes, unknown codecs, and dtypes that this torch lacks are for the CPU.
 
     Raises:
         FormatError: a section that is not what the record says; the text is that of `decode_tensor`.
@@ -66,11 +67,11 @@ def decode_on_device(
 
 
 def _takes(record: TensorRecord, sections: Mapping[str, Bytes]) -> bool:
-    """Whether the record is raw or a codebook's, of a size that kernels count in int32, and of a dtype that torch has."""
+    """Whether the record is raw or of symbols, of a size that kernels count in int32, and of a dtype that torch has."""
     if record.values is None or not isinstance(getattr(torch, record.dtype, None), torch.dtype):
         return False
     coded = [] if record.values.codec == layout.CODEC_RAW else [record.values]
-    if coded and record.value_map != layout.MAP_CODEBOOK:
+    if coded and record.value_map == layout.MAP_NONE:
         return False
     if not coded and _has_narrow_nan(sections["values"], record):
         return False
@@ -103,6 +104,7 @@ class StagedTensor:
         gaps: the gap stream of a sparse tensor.
         chunks: the arrays of `gpu_plan.Chunks`.
         edges: as in `launch.Nonzeros`; None where the values are raw.
+        grid: scales and offsets of an affine map, (c, 1) each, whose value stream holds numbers of symbols.
     """
 
     record: TensorRecord
@@ -111,6 +113,7 @@ class StagedTensor:
     gaps: launch.Staged | None = None
     chunks: Sequence[Tensor] = ()
     edges: Tensor | None = None
+    grid: Sequence[Tensor] = ()
 
 
 def stage_tensor(
@@ -124,14 +127,14 @@ def stage_tensor(
     plan = _plan_values(record, sections, tables)
     gaps = None if record.sparse is None else _plan_gaps(record, record.sparse, sections["gaps"], tables, plan)
     values = _raw(record, sections["values"], device) if plan is None else launch.stage(plan, device)
-    flag = launch.new_flag(device)
+    flag, grid = launch.new_flag(device), _grid(record, sections, device)
     if record.sparse is None or gaps is None:
-        return StagedTensor(record, values, flag)
+        return StagedTensor(record, values, flag, grid=grid)
     chunks = launch.upload(plan_chunks(gaps.chunk_counts, record.numel, record.sparse.stream.geometry & 31), device)
     edges = None
     if plan is not None:
         (edges,) = launch.upload([np.cumsum(np.append(0, plan.chunk_counts[gaps.chunk_counts > 0]))], device)
-    return StagedTensor(record, values, flag, launch.stage(gaps, device), chunks, edges)
+    return StagedTensor(record, values, flag, launch.stage(gaps, device), chunks, edges, grid)
 
 
 def run(staged: StagedTensor) -> Tensor:
@@ -141,6 +144,8 @@ def run(staged: StagedTensor) -> Tensor:
         flat = values if isinstance(values, Tensor) else launch.decode_stream(values, staged.flag)
         if staged.gaps is not None and record.sparse is not None:
             flat = _scattered(staged, staged.gaps, record.sparse, flat)
+        if staged.grid:
+            flat = _on_grid(record, flat, *staged.grid)
     return flat.view(getattr(torch, record.dtype)).reshape(record.shape)
 
 
@@ -152,7 +157,7 @@ def _plan_values(record: TensorRecord, sections: Mapping[str, Bytes], tables: Se
     if sparse is not None and (stream.geometry ^ sparse.stream.geometry) & 31:
         raise FormatError("the gaps are cut into chunks of another size")
     total = None if sparse is None else sparse.nonzeros
-    return plan_stream(sections["values"], stream, tables, _by_symbol(record, sections["codebook"]), record.numel, total)
+    return plan_stream(sections["values"], stream, tables, _by_symbol(record, sections), record.numel, total)
 
 
 def _plan_gaps(
@@ -166,12 +171,30 @@ def _plan_gaps(
     return gaps
 
 
-def _by_symbol(record: TensorRecord, section: Bytes) -> Array:
-    """(k + 1,) the bits of the value that each symbol stands for."""
-    centroids = section.view(numpy_dtype(record.stored))
-    _check_centroids(bfloat16_to_float32(centroids) if record.stored == "bfloat16" else centroids)
-    values = lookup(centroids, record.stored, record.dtype, np.arange(record.size + 1))
-    return values.view(f"<i{values.itemsize}")
+def _by_symbol(record: TensorRecord, sections: Mapping[str, Bytes]) -> Array:
+    """What is written for each symbol: the bits of its value; of an affine map, its number, from 1 on in a sparse tensor."""
+    if record.value_map == layout.MAP_AFFINE:
+        return np.arange(layout.MAX_CENTROIDS, dtype=np.int32) + np.int32(record.sparse is not None)
+    table = value_table(record, sections["codebook"])
+    return table.view(f"<i{table.itemsize}")
+
+
+def _grid(record: TensorRecord, sections: Mapping[str, Bytes], device: torch.device) -> Sequence[Tensor]:
+    """Scales, in the type of the calculation, and offsets of an affine map."""
+    if record.value_map != layout.MAP_AFFINE:
+        return ()
+    found = open_affine(record, sections["affine"])
+    return [part.reshape(-1, 1) for part in launch.upload([found.scales, found.offsets], device)]
+
+
+def _on_grid(record: TensorRecord, numbers: Tensor, scales: Tensor, offsets: Tensor) -> Tensor:
+    """(numel,) values from numbers of symbols; see `AffineMap` for the arithmetic."""
+    cut = numbers.reshape(by_channel(record.shape, record.axis - 1 if record.axis else None))
+    absent = record.sparse is not None
+    values = scales * (cut - (offsets + int(absent))).to(scales.dtype)
+    if absent:
+        values = torch.where(cut == 0, values.new_zeros(()), values)
+    return values.to(getattr(torch, record.dtype)).reshape(-1)
 
 
 def _raw(record: TensorRecord, section: Bytes, device: torch.device) -> Tensor:
@@ -185,7 +208,8 @@ def _raw(record: TensorRecord, section: Bytes, device: torch.device) -> Tensor:
 
 def _scattered(staged: StagedTensor, gaps: launch.Staged, sparse: Sparse, values: Tensor) -> Tensor:
     """(numel,) zeros and, where the gaps lead to, the values; as integers of the elements' size."""
-    kind, escape = _INTEGER[DTYPE_OF_NAME[staged.record.dtype].itemsize], (1 << sparse.gap_bits) - 1
+    size, escape = 4 if staged.grid else DTYPE_OF_NAME[staged.record.dtype].itemsize, (1 << sparse.gap_bits) - 1
+    kind = _INTEGER[size]
     dense = torch.zeros(staged.record.numel, dtype=kind, device=values.device)
     if not sparse.gap_count:
         return dense

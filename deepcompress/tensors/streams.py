@@ -28,10 +28,14 @@ _ABSENT = 255  # above every code length
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the symbols of a file are coded: `coder` "huffman" or "fixed" (bit-packed), Huffman codes of at most so many bits."""
+    """How the symbols of a file are coded: `coder` "huffman" or "fixed" (bit-packed), Huffman codes of at most so many bits.
+
+    `one_offset`: the file may say once what offset the channels of a grid share, which readers before 1.2 do not know.
+    """
 
     coder: str = "huffman"
     max_code_length: int = DEFAULT_MAX_CODE_LENGTH
+    one_offset: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,14 @@ def open_coder(stream: StreamRecord, tables: Sequence[Lengths], alphabet: int) -
     elif stream.codec == layout.CODEC_FIXED:
         coder = _open_fixed(cursor, alphabet)
     else:
-        raise UnsupportedError(f"codec {stream.codec} is unknown to this reader (format {layout.MAJOR}.{layout.MINOR})")
+        raise unknown_codec(stream)
     cursor.finish()
     return coder
+
+
+def unknown_codec(stream: StreamRecord) -> UnsupportedError:
+    """The error for a codec of a later version."""
+    return UnsupportedError(f"codec {stream.codec} is unknown to this reader (format {layout.MAJOR}.{layout.MINOR})")
 
 
 def open_huffman(cursor: Cursor, tables: Sequence[Lengths], alphabet: int) -> LaneCoder:

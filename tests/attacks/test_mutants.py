@@ -16,6 +16,7 @@ from deepcompress.errors import FormatError
 from deepcompress.tensors.build import Extras, Tie
 from deepcompress.tensors.compressed import DenseTensor
 from deepcompress.tensors.elements import numpy_dtype
+from deepcompress.tensors.streams import Encoding
 from tests.reference.decoder import LimitError, MalformedError, read
 from tests.tensors import samples
 
@@ -44,7 +45,14 @@ def small_files() -> list[bytes]:
         second = samples.to_file(chunked)
     with samples.small_chunks(64, 1):
         third = samples.to_file(cut)
-    return [samples.to_file(coded, extras=Extras({"k": "v"}, {"a": [1]}, {"layer": 2})), second, third]
+    grids: samples.Named = [
+        ("a", samples.grid_tensor("float32", "float32", (6, 12), 0, 4, 7)),
+        ("b", samples.grid_tensor("float16", "float16", (9, 5), 1, 4, 15, 0.3)),
+        ("c", samples.grid_tensor("float64", "float32", (60,), None, 5, 4, 0.2)),
+    ]
+    with samples.small_chunks(8, 2):
+        fourth = samples.to_file(grids, Encoding(one_offset=True))
+    return [samples.to_file(coded, extras=Extras({"k": "v"}, {"a": [1]}, {"layer": 2})), second, third, fourth]
 
 
 FILES = small_files()

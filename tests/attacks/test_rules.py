@@ -38,6 +38,7 @@ from tests.reference.writer import (
 )
 
 F32, F16, I64, U8, BOOL, F64 = 0, 2, 4, 8, 12, 1
+V12 = b"\xdcDCZ\1\2\1\0"  # announces records with one offset
 LENGTHS = [1, 2, 3, 3]
 
 
@@ -94,6 +95,12 @@ def affine(scale: float = 1.0, symbols: bytes = b"\0", *, axis: int = 0, width: 
     return Entry("w", head, [Raw(f32s(scale) + u32(0)), symbols])
 
 
+def channels(symbols: bytes = b"\x21", *, offsets: bytes = u32(0), axis: int = 1) -> Entry:
+    """Two channels of one weight each, with one offset."""
+    head = bytes([0x22, F32]) + shape(2) + varint(axis) + stream(1, len(symbols), fixed(4))
+    return Entry("w", head, [Raw(f32s(1.0, 2.0) + offsets), symbols])
+
+
 def cut(
     parameters: bytes, section: bytes, dtype: int = U8, sides: Sequence[int] = (4,), *, geometry: Sequence[int] = (31, 0)
 ) -> Entry:
@@ -118,6 +125,7 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "magic": (Parts([raw()], head=b"\x89DCZ\1\0\0\0"), r"not a \.dcz file: it begins with b'\\x89DCZ'"),
     "major version": (Parts([raw()], head=b"\xdcDCZ\2\0\0\0"), r"format version 2\.0, this reader knows 1\.x"),
     "flags": (Parts([raw()], head=b"\xdcDCZ\1\0\0\x80"), r"flags 0x8000"),
+    "flag 0x0002": (Parts([raw()], head=b"\xdcDCZ\1\2\3\0"), r"flags 0x0002, which this reader \(format 1\.2\) does not know"),
     "directory checksum": (Parts([raw()], wrong_crc=1), r"directory's checksum is 0x[0-9a-f]{8}, the trailer says"),
     "a gap behind the sections": (Parts([raw()], extra_payload=b"\0"), r"sections take 4 bytes, the file has 5 for them"),
     "sections past their end": (Parts([raw(data=b"\0\0\0")]), r"sections take 4 bytes, the file has 3 for them"),
@@ -168,7 +176,21 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "tie to itself": (Parts([raw("a"), record([0x80, 0])]), r"record of 'w'.*a tie 0 records back, there are 1"),
     "tie out of the records": (Parts([raw("a"), record([0x80, 2])]), r"a tie 2 records back, there are 1 before"),
     "tie to a tie": (Parts([raw("a"), Entry("t", b"\x80\1"), record([0x80, 1])]), r"a tie to 't', which is a tie itself"),
-    "record flag 0x20": (Parts([record([0x20, 0, 0, 0])]), r"unknown flags 0x20"),
+    "record flag 0x60": (Parts([record([0x60, 0, 0, 0])]), r"unknown flags 0x60"),
+    "one offset without a map": (Parts([record([0x20, 0, 0, 0])], head=V12), r"one offset for all channels, and no channels of"),
+    "one offset of a codebook": (
+        Parts([record([0x21, F32, 1, 4, 0], stream(1, 0, fixed(0)))], head=V12),
+        r"record of 'w'.*one offset for all channels, and no channels of an affine map",
+    ),
+    "one offset of one channel": (
+        Parts([channels(b"\0", axis=0)], head=V12), r"record of 'w'.*one offset for all channels, and no channels of",
+    ),
+    "one offset, not announced": (
+        Parts([channels()]), r"record of 'w': one offset for all channels, which the head's flags do not announce",
+    ),
+    "one offset, two there": (
+        Parts([channels(offsets=u32(0, 0))], head=V12), r"the sections take 13 bytes, the file has 17 for them",
+    ),
     "record flag 0x41": (Parts([record([0x41, 0, 0, 0])]), r"unknown flags 0x41"),
     "the same as nothing": (Parts([record([0x40])]), r"like the tensor before it, which is none of raw values"),
     "the same as a sparse one": (Parts([sparse([1], [1], 9), Entry("x", b"\x40")]), r"like the tensor before it, which is none"),
@@ -371,7 +393,8 @@ def test_whole_file(rule: str) -> None:
     with pytest.raises(FormatError, match=text) as caught:
         dc.open(build(parts))
     assert names_place(caught.value, "")
-    assert isinstance(caught.value, VersionError) == (rule in ("major version", "flags", "critical metadata"))
+    of_later = ("major version", "flags", "flag 0x0002", "critical metadata")
+    assert isinstance(caught.value, VersionError) == (rule in of_later)
 
 
 @pytest.mark.parametrize("rule", TENSOR)

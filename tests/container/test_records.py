@@ -41,7 +41,8 @@ def records(draw: st.DrawFn, name: str = "w") -> TensorRecord:
     count = sparse.nonzeros if sparse else numel
     raw = StreamRecord(0, count * layout.DTYPE_OF_NAME[stored].itemsize)
     stream = draw(symbols if value_map else st.one_of(st.just(raw), values))
-    return TensorRecord(name, dtype, shape, stored, value_map, size, axis, sparse, stream)
+    one_offset = axis > 0 and draw(st.booleans())
+    return TensorRecord(name, dtype, shape, stored, value_map, size, axis, sparse, stream, one_offset=one_offset)
 
 
 @given(records())
@@ -80,7 +81,7 @@ def test_directories(made: list[TensorRecord], kinds: list[int]) -> None:
     payload = end - layout.HEAD.size + sum(meta.length for meta in metadata)
     sums = list(range(-(-payload // layout.GROUP_BYTES)))
     data, parts = pack_directory(listed, [lengths], metadata, sums)
-    found = unpack_directory(data, payload, (1, 0))
+    found = unpack_directory(data, payload, (1, 0), layout.KNOWN_FLAGS)
     assert (found.records, found.metadata, list(found.checksums)) == (tuple(listed), tuple(metadata), sums)
     assert found.parts == parts
     assert sum(parts.values()) == len(data)
@@ -108,7 +109,7 @@ def check_spans(spans: object, padding: object, meta: object, payload: int) -> N
         (b"\xdcDC", FormatError, "the head of a .dcz file has 8 bytes, this file has 3"),
         (b"\xdcDCZ\2\7\0\0", VersionError, r"format version 2\.7, this reader knows 1\.x"),
         (b"\xdcDCZ\0\0\0\0", VersionError, r"format version 0\.0"),
-        (b"\xdcDCZ\1\0\5\0", VersionError, r"flags 0x0005, which this reader \(format 1\.1\) does not know"),
+        (b"\xdcDCZ\1\0\5\0", VersionError, r"flags 0x0004, which this reader \(format 1\.2\) does not know"),
     ],
 )
 def test_heads(head: bytes, kind: type[FormatError], text: str) -> None:

@@ -76,6 +76,7 @@ def test_they_cover_the_format() -> None:
             for record in model.records:
                 codec = record.values.codec if record.values else None
                 kinds.add((representation(record), record.value_map, codec))
+                kinds.add((record.one_offset, record.sparse is not None))
                 dtypes |= {record.dtype, (record.dtype, record.stored)}
                 if record.values and codec == layout.CODEC_PLANES:
                     cut |= {record.dtype, *kinds_of_planes(record.values.parameters)}
@@ -85,7 +86,8 @@ def test_they_cover_the_format() -> None:
     assert {("planes", 0, 3), ("gaps", 0, 3)} <= kinds
     assert {"plain", "constant", "coded", *(kind.name for kind in layout.DTYPES)} <= cut
     assert {("dense", value_map, codec) for value_map in (1, 2) for codec in both} <= kinds
-    assert {("gaps", 1, codec) for codec in both} <= kinds
+    assert {("gaps", value_map, codec) for value_map in (1, 2) for codec in both} <= kinds
+    assert {(one_offset, sparse) for one_offset in (True, False) for sparse in (True, False)} <= kinds
     assert {kind.name for kind in layout.DTYPES} <= dtypes
     assert {(dtype, stored) for dtype, narrow in layout.NARROWER.items() for stored in narrow} <= dtypes
     assert geometries == set(range(6))

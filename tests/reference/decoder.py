@@ -37,7 +37,8 @@ MAX_DIMENSIONS = 64
 MAX_WIDTH = 17
 MAX_SYMBOL = 65_535
 MAX_CHUNK = 2**32 - 1
-TIE, MAP, SPARSE, STORED, SINGLE, SAME = 0x80, 0x03, 0x04, 0x08, 0x10, 0x40
+TIE, MAP, SPARSE, STORED, SINGLE, ONE_OFFSET, SAME = 0x80, 0x03, 0x04, 0x08, 0x10, 0x20, 0x40
+ONE_OFFSET_USED = 0x0001
 CODEBOOK, AFFINE = 1, 2
 RAW, FIXED, HUFFMAN, PLANES = 0, 1, 2, 3
 PLAIN, CONSTANT, CODED = 0, 1, 2
@@ -157,6 +158,7 @@ class Record:
     gap_count: int
     gaps: Stream | None
     values: Stream
+    one_offset: bool = False
 
     @property
     def numel(self) -> int:
@@ -165,6 +167,10 @@ class Record:
     @property
     def channels(self) -> int:
         return self.shape[self.axis - 1] if self.axis else 1
+
+    @property
+    def offsets(self) -> int:
+        return 1 if self.one_offset else self.channels
 
 
 Span = tuple[int, int]
@@ -181,10 +187,10 @@ class Sections:
 
 def read(data: bytes, limit: int | None = None) -> File:
     """Decode a file; raise MalformedError if as a whole it breaks a rule, LimitError if it has more than `limit` bytes."""
-    version, end, directory = _frame(data)
+    version, flags, end, directory = _frame(data)
     names = _names(directory.varint(), block(directory))
     codes = _codes(directory)
-    records = _records(len(names), RecordReader(block(directory)))
+    records = _records(len(names), RecordReader(block(directory), flags))
     kinds = [(directory.varint(), directory.varint()) for _ in range(directory.varint())]
     payload = Payload(data[HEAD:end], directory)
     refuse(len(dict(kinds)) != len(kinds), "a metadata kind stands twice")
@@ -209,18 +215,18 @@ def read_whole(data: bytes, limit: int | None = None) -> File:
     return file
 
 
-def _frame(data: bytes) -> tuple[tuple[int, int], int, Bytes]:
-    """The version, where the sections end, and the directory."""
+def _frame(data: bytes) -> tuple[tuple[int, int], int, int, Bytes]:
+    """The version, the flags, where the sections end, and the directory."""
     refuse(data[:4] != MAGIC, "not a .dcz file")
     refuse(len(data) < HEAD + TRAILER, "file too short")
     major, minor, flags = struct.unpack_from("<BBH", data, 4)
     refuse(major != 1, f"major version {major}")
-    refuse(flags, f"unknown flags {flags:#06x}")
+    refuse(flags & ~ONE_OFFSET_USED, f"unknown flags {flags:#06x}")
     size, crc = struct.unpack("<II", data[-TRAILER:])
     end = len(data) - TRAILER - size
     refuse(end < HEAD, "directory longer than the file")
     refuse(zlib.crc32(data[:HEAD] + data[end:-4]) != crc, "the directory's checksum is wrong")
-    return (major, minor), end, Bytes(data[end:-TRAILER])
+    return (major, minor), flags, end, Bytes(data[end:-TRAILER])
 
 
 class Payload:
@@ -302,10 +308,10 @@ def _records(count: int, reader: "RecordReader") -> list[Record | int]:
 
 
 class RecordReader:
-    """Reads the records' block."""
+    """Reads the records' block; `announced` are the flags of the head."""
 
-    def __init__(self, content: bytes) -> None:
-        self.source = Bytes(content)
+    def __init__(self, content: bytes, announced: int) -> None:
+        self.source, self.announced = Bytes(content), announced
 
     def record(self, before: Record | int | None) -> Record | int:
         """A record, or a tie's `back`."""
@@ -317,7 +323,7 @@ class RecordReader:
         if flags & TIE:
             refuse(flags != TIE, "a tie with other flags")
             return self.source.varint()
-        refuse(flags & ~(MAP | SPARSE | STORED | SINGLE), f"unknown flags {flags:#04x} in a record")
+        refuse(flags & ~(MAP | SPARSE | STORED | SINGLE | ONE_OFFSET), f"unknown flags {flags:#04x} in a record")
         value_map = flags & MAP
         refuse(value_map == MAP, "value map 3")
         dtype = "float32" if flags & SINGLE else self.dtype()
@@ -330,7 +336,10 @@ class RecordReader:
         axis = self.source.varint() if value_map == AFFINE else 0
         refuse(k > MAX_CENTROIDS, f"{k} centroids")
         refuse(axis > len(shape), f"axis {axis} of {len(shape)} dimensions")
+        refuse(flags & ONE_OFFSET and not axis, "one offset without channels")
+        refuse(flags & ONE_OFFSET and not self.announced & ONE_OFFSET_USED, "one offset, which the head does not announce")
         record = Record(dtype, shape, stored, value_map, k, axis, math.prod(shape), 0, 0, None, Stream(RAW))
+        record = replace(record, one_offset=bool(flags & ONE_OFFSET))
         if flags & SPARSE:
             record = self.sparse(record)
         return self.values(record)
@@ -387,7 +396,7 @@ class Walker:
         size = SIZES[record.stored]
         parameters = record.k * size if record.value_map == CODEBOOK else 0
         if record.value_map == AFFINE:
-            parameters = record.channels * (size + 4)
+            parameters = record.channels * size + record.offsets * 4
         values = record.values.length
         return Sections(
             self.section(parameters, raw=True),
@@ -659,12 +668,12 @@ def _affine(record: Record, section: bytes, symbols: Sequence[int], places: Sequ
     size = record.channels * SIZES[record.stored]
     scales = numbers(section[:size], record.stored)
     refuse(not all(map(math.isfinite, scales)), "a scale is not finite")
-    offsets = struct.unpack(f"<{record.channels}i", section[size:])
+    offsets = struct.unpack(f"<{record.offsets}i", section[size:])
     inner = math.prod(record.shape[record.axis :])
     result = bytearray()
     for symbol, place in zip(symbols, places, strict=True):
         c = place // inner % record.channels if record.axis else 0
-        step = float(symbol - offsets[c])
+        step = float(symbol - offsets[0 if record.one_offset else c])
         value = scales[c] * step if record.dtype == "float64" else to_float32(scales[c] * to_float32(step))
         result += element(value, record.dtype)
     return bytes(result)

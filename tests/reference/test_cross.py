@@ -73,6 +73,12 @@ def sparse_affine() -> Entry:
     return Entry("a", record, [Raw(parameters), b"\x09", b"\x0e"])
 
 
+def one_offset() -> Entry:
+    record = bytes([0x26, 0]) + shape(2, 3) + varint(2) + varint(2) + b"\2" + varint(0)
+    record += stream(1, 1, fixed(2)) + stream(1, 1, fixed(2))
+    return Entry("o", record, [Raw(f32s(0.1, 10.0, -3.0) + struct.pack("<i", 2)), b"\x09", b"\x0e"])
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -83,6 +89,8 @@ def sparse_affine() -> Entry:
         Parts([packed_sparse(b"\x09", b"\x0e", value_g=31)]),
         Parts([Entry("x", bytes([0, 8]) + shape(5000) + raw_stream(), [Raw(bytes(range(250)) * 20)])] * 1),
         Parts([sparse_affine()]),
+        Parts([one_offset()], head=b"\xdcDCZ\1\2\1\0"),
+        Parts([sparse_affine()], head=b"\xdcDCZ\1\2\1\0"),
         Parts([], names=coded(b"", [])),
         Parts([], metadata=[(8, plain(b"?")), (100, coded(b"\0\0\0\0\1", [1, 1]))]),
         Parts([], head=b"\xdcDCZ\1\x63\0\0"),

@@ -193,7 +193,7 @@ class TestWholeFile:
             b"\xdcDCZ\1\0\0\0",
             build(Parts([raw()], head=b"\x89DCZ\1\0\0\0")),
             build(Parts([raw()], head=b"\xdcDCZ\2\0\0\0")),
-            build(Parts([raw()], head=b"\xdcDCZ\1\0\1\0")),
+            build(Parts([raw()], head=b"\xdcDCZ\1\0\2\0")),
             build(Parts([raw()], wrong_crc=1)),
             build(Parts([raw()], wrong_sum=1)),
             build(Parts([raw()], extra_payload=b"\0")),
@@ -542,6 +542,21 @@ class TestAffine:
         record += stream(1, 1, fixed(2)) + stream(1, 1, fixed(2))
         entry = Entry("a", record, [Raw(f32s(1.0, 10.0) + u32(0, 0)), packed([1, 2]), packed([2, 3])])
         assert floats(data(entry)) == [0, 2, 0, 0, 30, 0]
+
+    @pytest.mark.parametrize("axis", [1, 2])
+    def test_one_offset_of_all_channels(self, axis: int) -> None:
+        record = bytes([AFFINE | 0x20, F32]) + shape(2, 2) + varint(axis) + stream(1, 2, fixed(4))
+        entry = Entry("a", record, [Raw(f32s(1.0, 10.0) + u32(3)), packed([1, 3, 4, 9], 4)])
+        found = read(build(Parts([entry], head=b"\xdcDCZ\1\2\1\0"))).tensors["a"].data
+        assert floats(found) == ([-2, 0, 10, 60] if axis == 1 else [-2, 0, 1, 60])
+
+    def test_one_offset_is_announced_and_has_channels(self) -> None:
+        record = bytes([AFFINE | 0x20, F32]) + shape(2) + varint(1) + stream(1, 0, fixed(0))
+        with pytest.raises(MalformedError, match="does not announce"):
+            read(build(Parts([Entry("a", record, [Raw(f32s(1.0, 10.0) + u32(3)), b""])])))
+        record = bytes([AFFINE | 0x20, F32]) + shape(2) + varint(0) + stream(1, 0, fixed(0))
+        with pytest.raises(MalformedError, match="one offset without channels"):
+            read(build(Parts([Entry("a", record, [Raw(f32s(1.0) + u32(3)), b""])], head=b"\xdcDCZ\1\2\1\0")))
 
     def test_largest_symbol(self) -> None:
         assert floats(data(affine([65_535], f32s(1.0), [0], (1,), 0, width=17))) == [65_535.0]

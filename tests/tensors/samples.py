@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from deepcompress.container.layout import DTYPES, NARROWER, numel
 from deepcompress.tensors import cutting, streams
+from deepcompress.tensors.affine import AffineTensor, by_channel
 from deepcompress.tensors.build import Extras, Tie, write_model
 from deepcompress.tensors.codebook import Codebook
-from deepcompress.tensors.compressed import AffineTensor, CompressedTensor, DenseTensor
+from deepcompress.tensors.compressed import CompressedTensor, DenseTensor
 from deepcompress.tensors.elements import Array, float32_to_bfloat16, numpy_dtype
 from deepcompress.tensors.encode import AnyTensor
 from deepcompress.tensors.streams import Encoding
@@ -117,6 +118,21 @@ def affine_tensor(dtype: str, stored: str, shape: tuple[int, ...], axis: int | N
     return AffineTensor(shape, dtype, stored, kept, offsets, axis, symbols)
 
 
+def grid_tensor(
+    dtype: str, stored: str, shape: tuple[int, ...], axis: int | None, seed: int, levels: int, density: float = 1.0
+) -> AffineTensor:  # fmt: skip
+    """As a quantizer makes it: scales above zero, zero on the grid, and often met where the density is below 1."""
+    tensor = affine_tensor(dtype, stored, shape, axis, seed, levels)
+    bits = tensor.scales.view(np.uint16) & 0x7FFF if stored == "bfloat16" else None
+    scales = np.abs(tensor.scales) if bits is None else bits.view(numpy_dtype("bfloat16"))
+    rng = np.random.default_rng(seed)
+    same = seed % 2 == 0
+    offsets = np.full(len(scales), levels // 2) if same else rng.integers(0, levels, len(scales))
+    zeros = np.broadcast_to(offsets[:, None], by_channel(shape, axis)).reshape(-1)
+    symbols = np.where(rng.random(numel(shape)) < density, tensor.symbols, zeros).astype(np.uint16)
+    return AffineTensor(shape, dtype, stored, scales, offsets.astype(np.int32), axis, symbols)
+
+
 seeds, densities = st.integers(0, 2**20), st.sampled_from([0.0, 0.02, 0.2, 0.7, 1.0])
 
 
@@ -146,7 +162,10 @@ def affine_tensors(draw: st.DrawFn) -> AffineTensor:
     dtype, shape = draw(st.sampled_from(FLOATS)), draw(shapes)
     stored = draw(st.sampled_from([dtype, *NARROWER.get(dtype, ())]))
     axis = draw(st.sampled_from([None, *range(len(shape))]))
-    return affine_tensor(dtype, stored, shape, axis, draw(seeds), draw(st.sampled_from([1, 2, 16, 256, 65_536])))
+    levels = draw(st.sampled_from([1, 2, 16, 255, 256, 65_536]))
+    if draw(st.booleans()):
+        return affine_tensor(dtype, stored, shape, axis, draw(seeds), levels)
+    return grid_tensor(dtype, stored, shape, axis, draw(seeds), levels, draw(densities))
 
 
 any_tensors = st.one_of(dense_tensors(), shared_tensors(), affine_tensors())
@@ -165,7 +184,9 @@ def models(draw: st.DrawFn) -> Named:
     return named
 
 
-encodings = st.builds(Encoding, coder=st.sampled_from(["huffman", "huffman", "fixed"]), max_code_length=st.integers(1, 20))
+encodings = st.builds(
+    Encoding, coder=st.sampled_from(["huffman", "huffman", "fixed"]), max_code_length=st.integers(1, 20), one_offset=st.booleans()
+)
 cuts = st.tuples(st.sampled_from([1, 4, 32, 1 << 16]), st.sampled_from([1, 2, 4, 8, 16, 32]))
 
 

@@ -12,8 +12,9 @@ from deepcompress.container import layout
 from deepcompress.container.layout import DTYPE_OF_NAME, DTYPES
 from deepcompress.errors import ModelError
 from deepcompress.tensors.accounting import representation
+from deepcompress.tensors.affine import AffineTensor
 from deepcompress.tensors.codebook import Codebook
-from deepcompress.tensors.compressed import AffineTensor, CompressedTensor, DenseTensor
+from deepcompress.tensors.compressed import CompressedTensor, DenseTensor
 from deepcompress.tensors.decode import decode_tensor
 from deepcompress.tensors.elements import from_torch, numpy_dtype
 from deepcompress.tensors.encode import AnyTensor, encode_tensor

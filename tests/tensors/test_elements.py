@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 
 from deepcompress.container.layout import DTYPES, NARROWER
 from deepcompress.errors import ModelError
-from deepcompress.tensors.compressed import round_to_bfloat16
-from deepcompress.tensors.elements import bfloat16_to_float32, float32_to_bfloat16, from_torch, numpy_dtype, to_torch, widen
+from deepcompress.tensors.elements import (
+    bfloat16_to_float32,
+    float32_to_bfloat16,
+    from_torch,
+    numpy_dtype,
+    round_to_bfloat16,
+    to_torch,
+    widen,
+)
 from tests.tensors import samples
 
 NAMES = [kind.name for kind in DTYPES]
