@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from deepcompress.quantize.activations import quantize_activations
     from deepcompress.quantize.affine import AffineArray, dequantize_affine, quantize_affine
     from deepcompress.quantize.calibration import Calibration, calibrate
+    from deepcompress.quantize.fixed_point.check import check_fixed_point
+    from deepcompress.quantize.fixed_point.folding import fold_batch_norm
+    from deepcompress.quantize.fixed_point.model import FixedPointModel
     from deepcompress.report.report import Report
     from deepcompress.tensors.codebook import Codebook
     from deepcompress.tensors.model import CompressedModel, load, open
@@ -79,6 +82,9 @@ _HOMES = {
     "Retrain": "pipeline.stages",
     "Calibration": "quantize.calibration",
     "calibrate": "quantize.calibration",
+    "check_fixed_point": "quantize.fixed_point.check",
+    "fold_batch_norm": "quantize.fixed_point.folding",
+    "FixedPointModel": "quantize.fixed_point.model",
     "quantize_activations": "quantize.activations",
     "Report": "report.report",
     "History": "training.history",
@@ -95,6 +101,7 @@ __all__ = [
     "CompressedModel",
     "DeepCompressError",
     "Finetune",
+    "FixedPointModel",
     "FormatError",
     "GradualPrune",
     "History",
@@ -118,8 +125,10 @@ __all__ = [
     "__version__",
     "apply_masks",
     "calibrate",
+    "check_fixed_point",
     "dequantize_affine",
     "fit",
+    "fold_batch_norm",
     "hold_masks",
     "load",
     "open",
