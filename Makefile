@@ -1,4 +1,5 @@
 # make demo: compress a small network, start to end. make test: all that CI runs.
+# make labs: every lab of examples/ with --quick; LABS='a c' runs some of them.
 # make bench: time it against its peers; what comes behind BENCH= goes to benchmarks/__main__.py (make bench BENCH='--data FOLDER').
 # Each needs make and Python 3.11 or newer, and nothing else. Another Python: make test PYTHON=python3.12
 
@@ -6,15 +7,17 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo
 BENCH ?=
+LABS ?=
 
 INSTALLED_FROM = setup.cfg pyproject.toml constraints.txt scripts/install
 
-.PHONY: help demo test bench clean
+.PHONY: help demo test labs bench clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make demo    train, prune, quantize, encode and reload a small network; results in $(OUT)/'
 	@echo 'make test    ruff, mypy and pytest, as CI runs them'
+	@echo 'make labs    every lab of examples/ with --quick (no data needed, minutes); results in runs/quick/'
 	@echo 'make bench   all benchmarks, and one table of their rows; JSON and plots in benchmarks/results/'
 	@echo 'make clean   remove $(VENV)/ and caches'
 
@@ -23,6 +26,9 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-test
 	VENV=$(VENV) scripts/check
+
+labs: $(VENV)/.installed-labs
+	VENV=$(VENV) scripts/labs $(LABS)
 
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python benchmarks $(BENCH)
@@ -33,6 +39,10 @@ $(VENV)/.installed-demo: $(INSTALLED_FROM)
 
 $(VENV)/.installed-test: $(INSTALLED_FROM)
 	PYTHON=$(PYTHON) scripts/install $(VENV) vision,plots,bench,test
+	@touch $@
+
+$(VENV)/.installed-labs: $(INSTALLED_FROM)
+	[ -e $(VENV)/.installed-test ] || PYTHON=$(PYTHON) scripts/install $(VENV) vision,plots
 	@touch $@
 
 $(VENV)/.installed-bench: $(INSTALLED_FROM)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import deepcompress as dc
+from deepcompress.cli.checkpoints import read_checkpoint
 from deepcompress.models import resnet20
 
 BATCH = 128
@@ -144,10 +145,15 @@ def main() -> None:
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """A state dict, perhaps under "state_dict" and with DataParallel's prefix."""
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    tensors = loaded.get("state_dict", loaded)
-    model.load_state_dict({name.removeprefix("module."): tensor for name, tensor in tensors.items()})
+    """Load a state dict, perhaps under "state_dict" and with DataParallel's prefix. Raises ModelError where it does not fit."""
+    tensors, own = read_checkpoint(str(path)).tensors, model.state_dict()
+    wrong = [name for name, value in own.items() if name not in tensors or tensors[name].shape != value.shape]
+    strange = [name for name in tensors if name not in own]
+    if wrong or strange:
+        kind, listed = type(model).__name__, ", ".join([*wrong, *strange][:4])
+        problem = f"{len(wrong)} of its {len(own)} tensors are missing or of another shape, {len(strange)} are none of its own"
+        raise dc.ModelError(f"{path} does not fit {kind}: {problem} ({listed} ...)")
+    model.load_state_dict(tensors)
 
 
 if __name__ == "__main__":
