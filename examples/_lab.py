@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -173,7 +174,7 @@ class Lab:
         content = {
             "lab": self.name,
             "title": self.title,
-            "command": "python " + " ".join([f"examples/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+            "command": _command(sys.argv),
             "environment": environment(),
             "steps": self._entries,
         }
@@ -184,7 +185,7 @@ class Lab:
 
     def tell(self, story: Callable[[Lab], Iterator[str]]) -> None:
         """Write summary.md and the pictures from what is known so far."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        self._write()
         note = "\n**With --quick: stand-in data, one or two epochs. No figure here is a result.**\n" if self.options.quick else ""
         parts = [f"# Lab {self.name.upper()}. {self.title}\n{note}", *story(self), self._footer()]
         (self.out / "summary.md").write_text("\n".join(parts), encoding="utf-8")
@@ -286,6 +287,15 @@ def _count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{value} is below 0")
     return value
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """The command line, without where things lie on this machine."""
+    shown = [f"examples/{Path(arguments[0]).name}"]
+    for before, word in pairwise(arguments):
+        place = {"--data": "DIR", "--out": "DIR", "--checkpoint": Path(word).name}
+        shown.append(place.get(before, word))
+    return "python " + " ".join(shown)
 
 
 def _device_problem(name: str) -> str | None:
