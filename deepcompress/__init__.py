@@ -37,7 +37,9 @@ from deepcompress.version import __version__
 if TYPE_CHECKING:
     from deepcompress.layers.masking import apply_masks, hold_masks
     from deepcompress.pipeline.pipeline import Pipeline, Result
+    from deepcompress.pipeline.sensitivity import sensitivity_scan
     from deepcompress.pipeline.stages import (
+        AffineQuantize,
         Finetune,
         GradualPrune,
         HuffmanEncode,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from deepcompress.quantize.fixed_point.folding import fold_batch_norm
     from deepcompress.quantize.fixed_point.model import FixedPointModel
     from deepcompress.report.report import Report
+    from deepcompress.report.sensitivity import SensitivityTable
     from deepcompress.tensors.codebook import Codebook
     from deepcompress.tensors.model import CompressedModel, load, open
     from deepcompress.training.distributed import process_group
@@ -73,6 +76,7 @@ _HOMES = {
     "hold_masks": "layers.masking",
     "Pipeline": "pipeline.pipeline",
     "Result": "pipeline.pipeline",
+    "AffineQuantize": "pipeline.stages",
     "Finetune": "pipeline.stages",
     "GradualPrune": "pipeline.stages",
     "HuffmanEncode": "pipeline.stages",
@@ -87,6 +91,8 @@ _HOMES = {
     "FixedPointModel": "quantize.fixed_point.model",
     "quantize_activations": "quantize.activations",
     "Report": "report.report",
+    "SensitivityTable": "report.sensitivity",
+    "sensitivity_scan": "pipeline.sensitivity",
     "History": "training.history",
     "TrainSettings": "training.settings",
     "fit": "training.loop",
@@ -96,6 +102,7 @@ _HOMES = {
 
 __all__ = [
     "AffineArray",
+    "AffineQuantize",
     "Calibration",
     "Codebook",
     "CompressedModel",
@@ -117,6 +124,7 @@ __all__ = [
     "Report",
     "Result",
     "Retrain",
+    "SensitivityTable",
     "StorageError",
     "TrainSettings",
     "TrainingError",
@@ -136,6 +144,7 @@ __all__ = [
     "profile_trace",
     "quantize_activations",
     "quantize_affine",
+    "sensitivity_scan",
 ]
 
 

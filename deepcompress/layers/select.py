@@ -168,14 +168,14 @@ def _weights(model: Model) -> list[_Weight]:
     firsts = named_weights(model)
     tensors = floating_tensors(model)
     aliases = tied_names(tensors)
-    types = _layer_types(model)
+    types = layer_types(model)
     places: dict[str, list[_Place]] = {name: [] for name in firsts}
     for name in tensors:
         places[aliases.get(name, name)].append(_Place.of(name, types.get(name, ())))
     return [_Weight(firsts[name], tuple(found), _is_magnitude(name, tensors)) for name, found in places.items()]
 
 
-def _layer_types(model: Model) -> dict[str, tuple[str, ...]]:
+def layer_types(model: Model) -> dict[str, tuple[str, ...]]:
     """Parameter name -> class names of its layer, from its own class up."""
     if not isinstance(model, nn.Module):
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from deepcompress.pipeline.state import Model, State
 from deepcompress.report.histogram import Histogram
 from deepcompress.report.rows import LayerRow
 from deepcompress.tensors.accounting import representation
+from deepcompress.tensors.affine import AffineGrid, AffineTensor
 from deepcompress.tensors.build import Extras, Tie, build_model
+from deepcompress.tensors.codebook import Codebook
 from deepcompress.tensors.compressed import CompressedTensor, DenseTensor
 from deepcompress.tensors.cost import BitCount
 from deepcompress.tensors.elements import dtype_name, from_torch, numpy_dtype
@@ -73,7 +76,8 @@ class Assembly:
 
     def build(self, extras: Extras) -> CompressedModel:
         """Encode everything; the model that a reader of the file would open."""
-        return build_model(self._named(), self.state.encoding, extras)
+        encoding = replace(self.state.encoding, one_offset=any(map(_may_share_offset, self._codebooks.values())))
+        return build_model(self._named(), encoding, extras)
 
     def _named(self) -> Iterator[tuple[str, AnyTensor | Tie]]:
         for name, tensor in self.tensors.items():
@@ -86,11 +90,17 @@ class Assembly:
             if codebook is None:
                 stored = self.state.stored.get(name, dtype)
                 return DenseTensor(values.astype(numpy_dtype(stored)) if stored != dtype else values, dtype, stored)
+            if isinstance(codebook, AffineGrid):
+                return self._gridded(name, AffineTensor.from_values(values, dtype, codebook))
             shared = CompressedTensor.from_values(values, dtype, codebook)
         except ModelError as error:
             raise ModelError(f"{name}: {error}") from None
         self.index_counts[name] = np.bincount(shared.symbols, minlength=codebook.k + 1)[1:]
         return shared
+
+    def _gridded(self, name: str, tensor: AffineTensor) -> AffineTensor:
+        self.index_counts[name] = np.bincount(tensor.symbols[tensor.is_nonzero()])
+        return tensor
 
     def rows(self, compressed: CompressedModel, before: Mapping[str, NDArray[Any]]) -> tuple[LayerRow, ...]:
         """A row per tensor of the file; `before` holds samples of the weights as they came."""
@@ -123,6 +133,11 @@ class Assembly:
             rmse=self._errors.get(record.name),
             histogram=Histogram.of(before, sample(tensor)) if changed and before is not None else None,
         )
+
+
+def _may_share_offset(book: Codebook | AffineGrid) -> bool:
+    """Whether channels have scales of their own and one offset."""
+    return isinstance(book, AffineGrid) and book.axis is not None and len(np.unique(book.offsets)) == 1
 
 
 def _mean_code_length(counts: NDArray[np.int64], state: State) -> float:

@@ -12,6 +12,7 @@ from deepcompress.pipeline.assemble import count_nonzero
 from deepcompress.pipeline.selection import floating_weights
 from deepcompress.pipeline.state import Measure, State
 from deepcompress.report.rows import StageRow
+from deepcompress.tensors.codebook import Codebook
 from deepcompress.training.seeds import generators_kept
 from deepcompress.training.snapshot import mode_kept
 from deepcompress.version import __version__
@@ -50,8 +51,9 @@ class Journal:
 def storage_notes(state: State) -> tuple[str, ...]:
     """What a reader of the report must know about how values are stored."""
     notes = []
-    if halves := [name for name, book in state.codebooks.items() if book.centroids.dtype == np.float16]:
-        count = f"{len(halves)} of {len(state.codebooks)} codebooks"
+    books = [book for book in state.codebooks.values() if isinstance(book, Codebook)]
+    if halves := [book for book in books if book.centroids.dtype == np.float16]:
+        count = f"{len(halves)} of {len(books)} codebooks"
         notes.append(f"{count} are stored as float16; their centroids were rounded to it.")
     if state.stored:
         notes.append(f"{len(state.stored)} tensors without a codebook are stored as float16; their values were rounded to it.")

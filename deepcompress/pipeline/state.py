@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from deepcompress.errors import PipelineError
+from deepcompress.tensors.affine import AffineGrid
 from deepcompress.tensors.codebook import Codebook
 from deepcompress.tensors.streams import Encoding
 from deepcompress.training.history import History
@@ -25,7 +26,7 @@ class State:
     Attributes:
         model: a module, or the tensors of a bare state dict.
         masks: weight name -> bool tensor of its shape, True = kept.
-        codebooks: weight name -> the values that its kept weights share.
+        codebooks: weight name -> the values that its kept weights share: centroids, or levels at equal distances.
         errors: weight name -> RMSE between its values before and after quantization, over all its weights.
         stored: tensor name -> the narrower type in which its values go into the file.
         encoding: how symbols are coded; bit-packed until a stage says otherwise.
@@ -35,7 +36,7 @@ class State:
 
     model: Model
     masks: Mapping[str, Tensor] = field(default_factory=dict)
-    codebooks: Mapping[str, Codebook] = field(default_factory=dict)
+    codebooks: Mapping[str, Codebook | AffineGrid] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
     stored: Mapping[str, str] = field(default_factory=dict)
     encoding: Encoding = field(default_factory=lambda: Encoding(coder="fixed"))

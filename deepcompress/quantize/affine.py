@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepcompress.errors import ParameterError
 from deepcompress.quantize.rounding import check_rounding, round_into
-from deepcompress.quantize.uniform import fit_uniform
+from deepcompress.quantize.uniform import ends_of, fit_uniform
 from deepcompress.tensors.affine import AffineMap, by_channel
 from deepcompress.tensors.elements import bfloat16_to_float32, from_torch, to_torch
 
@@ -96,11 +96,12 @@ def quantize_affine(
     channel = _checked_axis(axis, array.ndim)
     cut = array.reshape(by_channel(array.shape, channel))
     least, most = _range(cut, low, high)
-    grid = fit_uniform(least, most, bits, symmetric=symmetric, cover=rounding == "stochastic", dtype=dtype)
+    kind = "float64" if dtype == "float64" else "float32"
+    grid = fit_uniform(least, most, bits, symmetric=symmetric, cover=rounding == "stochastic", types=(dtype, kind))
     zero = np.zeros_like(grid.lowest) if symmetric else -grid.lowest
     codes = np.empty(cut.shape, f"{'int' if symmetric else 'uint'}{8 if bits <= 8 else 16}")
     round_into(codes, cut, grid, zero, rounding, seed)
-    scale = grid.step.astype(np.float64 if dtype == "float64" else np.float32)
+    scale = grid.step.astype(kind)
     sides, device = () if channel is None else scale.shape, _device(values)
     shapes = (array.shape, sides, sides)
     codes, scale, zero = (
@@ -173,8 +174,7 @@ def _checked_axis(axis: object, dimensions: int) -> int | None:
 
 def _range(cut: Array, low: ArrayLike | None, high: ArrayLike | None) -> tuple[Floats, Floats]:
     """(channels,) each: the ends of the range, as given or those of the values, which must be finite either way."""
-    channels = cut.shape[1]
-    least, most = (find(cut, axis=(0, 2)).astype(np.float64) if cut.size else np.zeros(channels) for find in (np.min, np.max))
+    channels, (least, most) = cut.shape[1], ends_of(cut)
     if not np.isfinite([least, most]).all():
         bad = int(np.count_nonzero(~np.isfinite(cut)))
         raise ParameterError(f"quantize_affine: {bad} of {cut.size} values are NaN or infinite; a grid needs finite ones")

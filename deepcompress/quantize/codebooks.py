@@ -24,7 +24,7 @@ STORAGE_TYPES = {
 TOLERATED_GROWTH = 1e-3  # of the squared error; 0.05 % of the RMSE
 
 _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-_LARGEST = {"bfloat16": float.fromhex("0x1.fep127")} | {
+LARGEST = {"bfloat16": float.fromhex("0x1.fep127")} | {
     name: float(np.finfo(name).max) for name in ("float16", "float32", "float64")
 }
 
@@ -76,7 +76,7 @@ def round_centroids(values: Array, centroids: NDArray[np.float64], *, dtype: str
     """
     own = own or np.asarray(values).dtype.name
     narrower = _narrower(own, dtype)
-    exact = round_to_type(np.clip(centroids, -_LARGEST[own], _LARGEST[own]), own)
+    exact = round_to_type(np.clip(centroids, -LARGEST[own], LARGEST[own]), own)
     for name in narrower:
         narrow = round_to_type(centroids, name)
         if np.isfinite(narrow).all() and (dtype == name or _serves_as_well(values, narrow, exact)):

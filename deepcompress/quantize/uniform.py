@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcompress.quantize.codebooks import LARGEST, round_to_type
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Sides = list[tuple[Integers, Floats]]
+Types = tuple[str, str]
 
-LARGEST = {"bfloat16": float.fromhex("0x1.fep127")} | {
-    name: float(np.finfo(name).max) for name in ("float16", "float32", "float64")
-}
+
+def ends_of(cut: NDArray[Any]) -> tuple[Floats, Floats]:
+    """(channels,) each: the least and the greatest of (outer, channels, inner) values, NaN where one is; of none, zeros."""
+    if not cut.size:
+        return np.zeros(cut.shape[1]), np.zeros(cut.shape[1])
+    return cut.min(axis=(0, 2)).astype(np.float64), cut.max(axis=(0, 2)).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +28,7 @@ class UniformGrid:
     """The values step x level, for integer levels from `lowest` to `highest`, zero among them; a grid per channel.
 
     Attributes:
-        step: (c,) above zero, float64 that the storage type holds exactly: float32, or float64 for float64 values.
+        step: (c,) above zero, float64 that the type in which it is stored holds exactly.
         lowest, highest: (c,) at most and at least 0.
     """
 
@@ -32,7 +38,7 @@ class UniformGrid:
 
 
 def fit_uniform(
-    low: Floats, high: Floats, bits: int, *, symmetric: bool, cover: bool = False, dtype: str = "float32"
+    low: Floats, high: Floats, bits: int, *, symmetric: bool, cover: bool = False, types: Types = ("float32", "float32")
 ) -> UniformGrid:  # fmt: skip
     """The grid of at most 2**bits levels for values from `low` to `high`; zero is always in its range and on it.
 
@@ -45,7 +51,8 @@ def fit_uniform(
             may lie half a step outside.
         cover: no end may lie outside. The step becomes longer by a factor of 1 + 1 / n at most, n being the levels on the
             shorter side; with one bit and ends on both sides of zero there is no such grid.
-        dtype: of the values. No level is beyond its largest number, though that may leave an end of the range a step outside.
+        types: those of the values and of the step. No level is beyond the largest of the values' type, though that may leave an
+            end of the range a step outside.
 
     Source: Jacob et al. Quantization and training of neural networks for efficient integer-arithmetic-only inference. CVPR
     2018, sec. 3 (zero on the grid); Krishnamoorthi. Quantizing deep convolutional networks for efficient inference. 2018.
@@ -55,10 +62,10 @@ def fit_uniform(
     if symmetric:
         lowest, highest = _symmetric(low, high, bits)
         levels, reach = np.maximum(-lowest, highest), np.maximum(-low, high)
-        step = _storable(reach / levels, [(levels, reach)], dtype)
+        step = _storable(reach / levels, [(levels, reach)], types[1])
     else:
-        lowest, highest, step = _with_offset(low, high, (1 << bits) - 1, cover, dtype)
-    return UniformGrid(np.minimum(step, _longest(np.maximum(-lowest, highest), dtype)), lowest, highest)
+        lowest, highest, step = _with_offset(low, high, (1 << bits) - 1, cover, types[1])
+    return UniformGrid(np.minimum(step, _longest(np.maximum(-lowest, highest), types)), lowest, highest)
 
 
 def _symmetric(low: Floats, high: Floats, bits: int) -> tuple[Integers, Integers]:
@@ -70,10 +77,10 @@ def _symmetric(low: Floats, high: Floats, bits: int) -> tuple[Integers, Integers
     return -highest, highest
 
 
-def _with_offset(low: Floats, high: Floats, top: int, cover: bool, dtype: str) -> tuple[Integers, Integers, Floats]:
+def _with_offset(low: Floats, high: Floats, top: int, cover: bool, stored: str) -> tuple[Integers, Integers, Floats]:
     """Lowest and highest levels, top + 1 of them with zero, and the step."""
     with np.errstate(over="ignore"):
-        step = _storable(high / top - low / top, [(np.full(len(low), top), high - low)], dtype)
+        step = _storable(high / top - low / top, [(np.full(len(low), top), high - low)], stored)
     below = np.rint(-low / step).astype(np.int64).clip(0, top)
     if not cover or top == 1:
         return -below, top - below, step
@@ -81,7 +88,7 @@ def _with_offset(low: Floats, high: Floats, top: int, cover: bool, dtype: str) -
     under = np.floor(-low / step).astype(np.int64).clip(least, most)
     over = (under + 1).clip(least, most)
     below = np.where(_needed(low, high, over, top) < _needed(low, high, under, top), over, under)
-    return -below, top - below, _storable(_needed(low, high, below, top), [(below, -low), (top - below, high)], dtype)
+    return -below, top - below, _storable(_needed(low, high, below, top), [(below, -low), (top - below, high)], stored)
 
 
 def _needed(low: Floats, high: Floats, below: Integers, top: int) -> Floats:
@@ -90,23 +97,31 @@ def _needed(low: Floats, high: Floats, below: Integers, top: int) -> Floats:
     return needed
 
 
-def _storable(step: Floats, sides: Sides, dtype: str) -> Floats:
+def _storable(step: Floats, sides: Sides, stored: str) -> Floats:
     """Steps rounded to the type in which they are stored, up where for a side, (levels, length), levels x step < length.
 
     Rounding matters among the smallest numbers, of which there are few. A step of no length becomes 1.
     """
-    kind: Any = np.float64 if dtype == "float64" else np.float32
-    with np.errstate(under="ignore", over="ignore"):
-        stored = step.astype(kind)
-        for levels, length in sides:
-            stored = np.where(stored.astype(np.float64) * levels < length, np.nextafter(stored, kind(np.inf)), stored)
-    return np.where(stored > 0, stored, 1).astype(np.float64)
-
-
-def _longest(levels: Integers, dtype: str) -> Floats:
-    """The longest storable steps whose products with so many levels are not beyond the type's largest number."""
-    kind: Any = np.float64 if dtype == "float64" else np.float32
-    stored = (LARGEST[dtype] / levels).astype(kind)
+    found = round_to_type(step, stored).astype(np.float64)
     with np.errstate(over="ignore"):
-        beyond = stored.astype(np.float64) * levels > LARGEST[dtype]
-    return np.where(beyond, np.nextafter(stored, kind(0)), stored).astype(np.float64)
+        for levels, length in sides:
+            found = np.where(found * levels < length, _beside(found, stored, up=True), found)
+    return np.where(found > 0, found, 1.0)
+
+
+def _longest(levels: Integers, types: Types) -> Floats:
+    """The longest storable steps whose products with so many levels are not beyond the largest of the values' type."""
+    found = round_to_type(LARGEST[types[0]] / levels, types[1]).astype(np.float64)
+    with np.errstate(over="ignore"):
+        beyond = found * levels > LARGEST[types[0]]
+    return np.where(beyond, _beside(found, types[1], up=False), found)
+
+
+def _beside(step: Floats, stored: str, *, up: bool) -> Floats:
+    """The next number of a type above or below each of these of it, at least 0; infinity stays."""
+    if stored == "bfloat16":
+        bits = step.astype(np.float32).view(np.uint32).astype(np.int64) + (0x10000 if up else -0x10000)
+        return bits.clip(0, 0x7F800000).astype(np.uint32).view(np.float32).astype(np.float64)
+    kind: Any = np.dtype(stored).type
+    beside: NDArray[Any] = np.nextafter(step.astype(kind), kind(np.inf if up else 0))
+    return beside.astype(np.float64)

@@ -101,7 +101,8 @@ class AffineMap:
 
     def nearest(self, values: Array, first: int, symbols: NDArray[Any], count: int) -> None:
         """Write the symbols, below `count`, of the levels nearest to `values`, those from the flat place `first` on."""
-        _name(values, first, self.inner, self.scales.astype(np.float64), self.offsets, count, symbols)
+        wide = values.astype(np.float32) if values.dtype == np.float16 else values  # which no kernel calculates in
+        _name(wide, first, self.inner, self.scales.astype(np.float64), self.offsets, count, symbols)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ def finetune_centroids(
     centroids: Mapping[str, Tensor],
     settings: TrainSettings,
     *,
+    factors: Mapping[str, Tensor] | None = None,
     loss: Loss | None = None,
     validate: Measure | None = None,
     restore_best: bool = False,
@@ -36,6 +37,7 @@ def finetune_centroids(
             not require gradients keeps every bit.
         symbols: weight name -> int64 tensor of the weight's shape; 0 is a pruned weight, s is centroid s - 1.
         centroids: weight name -> (k,) values.
+        factors: weight name -> tensor of its shape; such a weight is the product of its factor and its centroid.
         rest: train all other parameters along; else they keep every bit (batch-norm statistics follow the batches all the same).
         train, settings, loss, validate, restore_best, quiet: as for `fit`.
 
@@ -49,7 +51,8 @@ def finetune_centroids(
     Source: Han, Mao, Dally. Deep Compression. ICLR 2016, sec. 3.3.
     """
     parameters = dict(model.named_parameters())
-    shared = [_Shared(name, parameters, symbols[name], centroids[name]) for name in symbols]
+    factors = factors or {}
+    shared = [_Shared(name, parameters, symbols[name], centroids[name], factors.get(name)) for name in symbols]
     learning = [one for one in shared if one.weight.requires_grad]
     theirs = {id(one.weight) for one in shared}
     others = [p for p in parameters.values() if rest and p.requires_grad and id(p) not in theirs]
@@ -62,20 +65,25 @@ def finetune_centroids(
         for one in learning:
             one.scatter()
 
-    hooks = Hooks(
-        [*(one.centroids for one in learning), *others], after_backward=gather, after_step=scatter, title="finetune"
-    )
+    def look(progress: float) -> None:
+        for one in learning:
+            one.remember(progress)
+
+    learns = [*(one.centroids for one in learning), *others]
+    hooks = Hooks(learns, look=look, after_backward=gather, after_step=scatter, title="finetune")
     with _only_these_learn(model, [*(one.weight for one in learning), *others]):
         history = fit(
             model, train, settings, loss=loss, validate=validate, restore_best=restore_best, hooks=hooks, quiet=quiet
         )
-    return {one.name: one.values() for one in shared}, history
+    return {one.name: one.values(history.kept) for one in shared}, history
 
 
 class _Shared:
     """One weight and the values that it shares."""
 
-    def __init__(self, name: str, parameters: Mapping[str, nn.Parameter], symbols: Tensor, centroids: Tensor) -> None:
+    def __init__(
+        self, name: str, parameters: Mapping[str, nn.Parameter], symbols: Tensor, centroids: Tensor, factors: Tensor | None
+    ) -> None:  # fmt: skip
         if name not in parameters or parameters[name].shape != symbols.shape:
             shape = tuple(symbols.shape)
             raise ParameterError(f"finetune: {name!r} with symbols of shape {shape} is no such parameter of the model")
@@ -86,23 +94,34 @@ class _Shared:
             raise ParameterError.of("symbols", f"finetune, {name!r}", expected, f"{int(symbols.min())} to {int(symbols.max())}")
         kind = torch.float64 if self.weight.dtype == torch.float64 else torch.float32
         self.centroids = centroids.detach().to(self.weight.device, kind).clone().requires_grad_()
+        self._factors = None if factors is None else factors.detach().to(self.weight.device, kind).reshape(-1)
+        self._remembered: dict[int, Tensor] = {}
 
     def gather(self) -> None:
         """Sum the weights' gradients into their centroids; in float64, for a centroid may have a million weights."""
         gradient = self.weight.grad
         sums = torch.zeros(len(self.centroids) + 1, dtype=torch.float64, device=self.weight.device)
         if gradient is not None:
-            sums.index_add_(0, self._symbols, gradient.to_dense().reshape(-1).double())
+            flat = gradient.to_dense().reshape(-1).double()
+            sums.index_add_(0, self._symbols, flat if self._factors is None else flat * self._factors)
         self.centroids.grad = sums[1:].to(self.centroids.dtype)
         self.weight.grad = None
 
     def scatter(self) -> None:
         """Write the centroids into the weights; pruned ones stay +0.0."""
         with torch.no_grad():
-            self.weight.copy_(self._table()[self._symbols].reshape(self.weight.shape))
+            found = self._table()[self._symbols]
+            self.weight.copy_((found if self._factors is None else found * self._factors).reshape(self.weight.shape))
 
-    def values(self) -> Tensor:
-        """The centroids as the weights have them now (the best epoch's, perhaps); those without weights as they came."""
+    def remember(self, progress: float) -> None:
+        """Keep what cannot be read off the weights: the centroids at the end of each epoch."""
+        if self._factors is not None and progress == int(progress):
+            self._remembered[int(progress)] = self.centroids.detach().clone()
+
+    def values(self, epoch: int | None) -> Tensor:
+        """The centroids as the weights have them now (those of `epoch`, which was kept); those without weights as they came."""
+        if self._factors is not None:
+            return self._remembered.get(epoch or 0, self.centroids.detach()).clone()
         table = self._table()
         table[self._symbols] = self.weight.detach().reshape(-1).to(table.dtype)
         return table[1:].clone()

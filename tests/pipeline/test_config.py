@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 from deepcompress.errors import ParameterError, StorageError
 from deepcompress.pipeline.pipeline import Pipeline
 from deepcompress.pipeline.stage import Stage
-from deepcompress.pipeline.stages import STAGES, Finetune, GradualPrune, HuffmanEncode, KMeansQuantize, Lossless, Prune, Retrain
+from deepcompress.pipeline.stages import (
+    STAGES,
+    AffineQuantize,
+    Finetune,
+    GradualPrune,
+    HuffmanEncode,
+    KMeansQuantize,
+    Lossless,
+    Prune,
+    Retrain,
+)
 
 share = st.floats(0, 1)
 patterns = st.none() | st.lists(st.text(min_size=1, max_size=6), max_size=3) | st.tuples(st.just("fc*"))
@@ -46,7 +56,10 @@ def prunes() -> st.SearchStrategy[Stage]:
 def graduals() -> st.SearchStrategy[Stage]:
     common = training | choice | {"every": st.floats(0.01, 2), "reversible": st.booleans()}
     slope = st.builds(GradualPrune, sparsity=st.floats(0.1, 1), schedule=st.sampled_from(["linear", "cubic"]), **common)
-    steps = st.builds(GradualPrune, schedule=st.just("step"), milestones=st.just(((1, 0.3), (2.5, 0.5))), **common)
+    named = st.sampled_from([{}, {"schedule": "step"}])
+    steps = st.builds(
+        lambda schedule, **rest: GradualPrune(milestones=((1, 0.3), (2.5, 0.5)), **schedule, **rest), named, **common
+    )
     scoped = st.builds(GradualPrune, parameters=st.just({"scope": "layer"}), end=st.floats(1, 3), initial=st.just(0.1))
     return slope | steps | scoped
 
@@ -61,6 +74,15 @@ quantizers = st.builds(
     codebook=st.sampled_from(["auto", "float16", "float32"]),
     **choice,
 )
+grids = st.builds(
+    AffineQuantize,
+    bits=bits,
+    per_channel=st.booleans(),
+    symmetric=st.booleans(),
+    rounding=st.sampled_from(["nearest-even", "stochastic"]),
+    seed=st.integers(0, 2**31),
+    **choice,
+)
 encoders = st.builds(HuffmanEncode, max_code_length=st.integers(1, 20), leftovers=st.sampled_from([None, "float16"]))
 before = prunes() | graduals() | st.builds(Retrain, **training)
 names = st.text(min_size=1, max_size=8)
@@ -71,7 +93,7 @@ def pipelines(draw: st.DrawFn) -> Pipeline:
     stages: list[tuple[str, Any]] = [(f"{i} {draw(names)}", stage) for i, stage in enumerate(draw(st.lists(before, max_size=2)))]
     if stages and draw(st.booleans()):
         stages = [("nested", Pipeline(stages))]
-    stages.append(("quantize", draw(quantizers)))
+    stages.append(("quantize", draw(quantizers | grids)))
     if draw(st.booleans()):
         stages.append(("finetune", draw(st.builds(Finetune, rest=st.booleans(), **training))))
     return Pipeline([*stages, ("encode", draw(encoders))])
@@ -89,7 +111,8 @@ def test_a_pipeline_survives_json_and_yaml(pipeline: Pipeline) -> None:
 
 
 def test_the_drawn_stages_are_all_there_are() -> None:
-    assert set(STAGES.values()) == {Prune, GradualPrune, Retrain, KMeansQuantize, Finetune, HuffmanEncode, Lossless}
+    drawn = {Prune, GradualPrune, Retrain, KMeansQuantize, AffineQuantize, Finetune, HuffmanEncode, Lossless}
+    assert set(STAGES.values()) == drawn
 
 
 @pytest.mark.parametrize("suffix", [".json", ".yaml", ".yml"])

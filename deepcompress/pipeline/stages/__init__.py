@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from deepcompress.pipeline.stage import Stage
+from deepcompress.pipeline.stages.affine import AffineQuantize
 from deepcompress.pipeline.stages.encode import HuffmanEncode, Lossless
+from deepcompress.pipeline.stages.finetune import Finetune
 from deepcompress.pipeline.stages.prune import Prune
-from deepcompress.pipeline.stages.quantize import Finetune, KMeansQuantize
+from deepcompress.pipeline.stages.quantize import KMeansQuantize
 from deepcompress.pipeline.stages.retrain import GradualPrune, Retrain
 
 STAGES: dict[str, type[Stage]] = {
-    stage.kind: stage for stage in (Prune, GradualPrune, Retrain, KMeansQuantize, Finetune, HuffmanEncode, Lossless)
+    stage.kind: stage
+    for stage in (Prune, GradualPrune, Retrain, KMeansQuantize, AffineQuantize, Finetune, HuffmanEncode, Lossless)
 }
 
-__all__ = ["STAGES", "Finetune", "GradualPrune", "HuffmanEncode", "KMeansQuantize", "Lossless", "Prune", "Retrain"]
+__all__ = [
+    "STAGES",
+    "AffineQuantize",
+    "Finetune",
+    "GradualPrune",
+    "HuffmanEncode",
+    "KMeansQuantize",
+    "Lossless",
+    "Prune",
+    "Retrain",
+]

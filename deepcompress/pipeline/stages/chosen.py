@@ -14,7 +14,7 @@ from torch import Tensor
 from deepcompress.errors import ModelError, ParameterError, PipelineError
 from deepcompress.pipeline.selection import Selection
 from deepcompress.pipeline.state import Model, State
-from deepcompress.tensors.elements import bfloat16_to_float32, dtype_name, from_torch
+from deepcompress.tensors.elements import bfloat16_to_float32, dtype_name, from_torch, to_torch
 
 Array = NDArray[Any]
 
@@ -66,6 +66,12 @@ def write_values(weight: Tensor, values: Array) -> None:
     """Write values that the weight's type holds exactly, or rounds."""
     with torch.no_grad():
         weight.copy_(torch.from_numpy(np.ascontiguousarray(values)).reshape(weight.shape))
+
+
+def write_elements(weight: Tensor, elements: Array) -> None:
+    """Write elements of the weight's own type, of bfloat16 their bits."""
+    with torch.no_grad():
+        weight.copy_(to_torch(elements, dtype_name(weight)))
 
 
 def _meant_by(pattern: str, weights: Mapping[str, Tensor], model: Model, owner: str) -> list[str]:

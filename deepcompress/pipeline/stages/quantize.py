@@ -1,4 +1,4 @@
-"""The stages that share weights: k-means finds the values, finetuning moves them."""
+"""The stage that shares weights: k-means finds the values."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcompress.coding.pool import run
 from deepcompress.errors import ParameterError
-from deepcompress.pipeline.selection import Selection, floating_weights
+from deepcompress.pipeline.selection import Selection
 from deepcompress.pipeline.stage import Stage
 from deepcompress.pipeline.stages.chosen import (
     SHARED_TYPES,
@@ -26,15 +25,11 @@ from deepcompress.pipeline.stages.chosen import (
     write_values,
 )
 from deepcompress.pipeline.state import Context, State
-from deepcompress.quantize.codebooks import round_centroids, round_to_type
+from deepcompress.quantize.codebooks import round_centroids
 from deepcompress.quantize.init import INITS
 from deepcompress.quantize.kmeans import fit_kmeans
 from deepcompress.quantize.sharing import Shared, looked_up, nonzeros, share_nonzeros
-from deepcompress.tensors.codebook import Codebook
-from deepcompress.tensors.compressed import CompressedTensor
-from deepcompress.tensors.elements import dtype_name, from_torch
-from deepcompress.training.finetune import finetune_centroids
-from deepcompress.training.settings import TrainSettings
+from deepcompress.tensors.elements import dtype_name
 
 Array = NDArray[Any]
 
@@ -114,59 +109,7 @@ class KMeansQuantize(Stage):
             raise ParameterError.of("codebook", "KMeansQuantize", expected, self.codebook) from None
 
 
-@dataclass(frozen=True, eq=False)
-class Finetune(Stage, TrainSettings):
-    """Train the shared values: the gradient of a centroid is the sum of the gradients of its weights.
-
-    Args: those of Retrain, and
-        rest: train biases, norms and whatever else has no codebook along with the centroids.
-        restore_best: end with the epoch that `validate` liked best.
-
-    Source: Han, Mao, Dally. Deep Compression. ICLR 2016, sec. 3.3.
-    """
-
-    rest: bool = False
-    restore_best: bool = False
-
-    kind: ClassVar[str] = "finetune"
-    phase: ClassVar[str] = "finetune"
-
-    def apply(self, state: State, context: Context) -> State:
-        model = state.module("Finetune")
-        live = floating_weights(model)
-        weights = {name: live[name] for name in state.codebooks}
-        symbols = {name: _symbol_tensor(weight, state.codebooks[name]) for name, weight in weights.items()}
-        centroids = {name: torch.from_numpy(book.centroids.astype(np.float64)) for name, book in state.codebooks.items()}
-        moved, history = finetune_centroids(
-            model, context.train, symbols, centroids, self, loss=context.loss, validate=context.validate,
-            restore_best=self.restore_best, rest=self.rest, quiet=context.quiet,
-        )  # fmt: skip
-        codebooks = {}
-        for name, weight in weights.items():
-            codebooks[name] = _settle(weight, symbols[name], moved[name], state.codebooks[name])
-        return replace(state, codebooks={**state.codebooks, **codebooks}, notes=(), history=history)
-
-
 def _write_shared(weight: Tensor, shared: Shared) -> None:
     own = dtype_name(weight)
     dtype = np.dtype("float32" if own == "bfloat16" else own)
     write_values(weight, looked_up(shared.codebook, shared.symbols, dtype))
-
-
-def _symbol_tensor(weight: Tensor, codebook: Codebook) -> Tensor:
-    shared = CompressedTensor.from_values(from_torch(weight), dtype_name(weight), codebook)
-    return torch.from_numpy(shared.symbols.astype(np.int64)).reshape(shared.shape)
-
-
-def _settle(weight: Tensor, symbols: Tensor, centroids: Tensor, before: Codebook) -> Codebook:
-    """Round trained centroids to their storage type, write them into the weight, and put the codebook in order."""
-    own = dtype_name(weight)
-    trained = centroids.detach().cpu().double().numpy()
-    rounded = round_to_type(trained, "bfloat16" if own == "bfloat16" else before.centroids.dtype.name)
-    if not np.isfinite(rounded).all():
-        rounded = round_to_type(trained, own)
-    rounded = rounded + rounded.dtype.type(0)  # no -0.0: a centroid that becomes zero makes pruned weights
-    table = np.concatenate([[0.0], rounded.astype(np.float64)])
-    write_values(weight, table[symbols.cpu().numpy()])
-    distinct = np.unique(rounded)
-    return Codebook(distinct[distinct != 0])

@@ -49,11 +49,12 @@ class GradualPrune(Stage, TrainSettings):
 
     Args: those of TrainSettings, and
         method: "unstructured" (scope="global" or "layer" in `parameters`), "percentile" or "filter_l1".
-        sparsity: share of weights (or filters) pruned in the end, met to one weight.
-        schedule: "cubic" (most of it early), "linear" or "step".
+        sparsity: share of weights (or filters) pruned in the end, met to one weight; 0.9 where None.
+        schedule: "cubic" (most of it early), "linear" or "step"; where None, "step" if there are milestones, else "cubic".
         initial: share pruned at the beginning.
-        begin, end: epochs in which the schedule begins and ends; `end` is three quarters of all epochs where None.
-        milestones: of "step": (epoch, sparsity) pairs, which then say what `sparsity`, `begin` and `end` are.
+        begin, end: epochs in which the schedule begins and ends; by default the first, and three quarters of all epochs.
+        milestones: (epoch, sparsity) pairs, the sparsity that holds from an epoch on: they say what `sparsity`, `begin` and `end`
+            are, which may be given if they say the same.
         every: epochs between two looks at the schedule.
         reversible: until `end`, pruned weights learn on behind their masks and may come back.
         restore_best: end with the epoch that `validate` liked best, among those at the final sparsity.
@@ -66,10 +67,10 @@ class GradualPrune(Stage, TrainSettings):
     """
 
     method: str = "unstructured"
-    sparsity: float = 0.9
-    schedule: str = "cubic"
+    sparsity: float | None = None
+    schedule: str | None = None
     initial: float = 0.0
-    begin: float = 0.0
+    begin: float | None = None
     end: float | None = None
     milestones: Sequence[Sequence[float]] = ()
     every: float = 0.25
@@ -91,17 +92,38 @@ class GradualPrune(Stage, TrainSettings):
         share = SHARE_OF_METHOD[self.method]
         free = isinstance(self.parameters, Mapping) and share not in self.parameters
         self._require("parameters", free, f"a mapping without {share!r}, which the schedule gives")
-        check_parameters(self.method, {share: self.sparsity, **self.parameters}, owner)
+        check_parameters(self.method, {share: self._final, **self.parameters}, owner)
         self._require("every", is_within(self.every, 0, math.inf) and self.every > 0, "a number of epochs above 0")
-        if self.as_schedule().end > self.epochs:
-            raise ParameterError.of("end", owner, f"at most the {self.epochs} epochs of training", self.as_schedule().end)
+        if (end := self.as_schedule().end) > self.epochs:
+            name = "milestones" if self._has_milestones else "end"
+            raise ParameterError.of(name, owner, f"at most the {self.epochs} epochs of training", end)
 
     def as_schedule(self) -> Schedule:
         """The schedule that the parameters describe."""
-        if self.schedule == "step":
-            return Schedule("step", initial=self.initial, milestones=self.milestones)  # type: ignore[arg-type]
-        end = 0.75 * self.epochs if self.end is None else self.end
-        return Schedule(self.schedule, self.initial, self.sparsity, self.begin, end)
+        if self._has_milestones or self.schedule == "step":
+            return self._steps()
+        begin, end = self.begin or 0.0, 0.75 * self.epochs if self.end is None else self.end
+        return Schedule(self.schedule or "cubic", self.initial, self._final, begin, end)
+
+    def _steps(self) -> Schedule:
+        """The milestones as a schedule, which nothing else that is given may contradict."""
+        if self.schedule not in (None, "step"):
+            raise ParameterError.of("schedule", "GradualPrune", "left out, or 'step', where there are milestones", self.schedule)
+        steps = Schedule("step", initial=self.initial, milestones=self.milestones)  # type: ignore[arg-type]
+        for name, said in (("sparsity", steps.final), ("begin", steps.begin), ("end", steps.end)):
+            if getattr(self, name) not in (None, said):
+                expected = f"left out, or the {said} of the milestones"
+                raise ParameterError.of(name, "GradualPrune", expected, getattr(self, name))
+        return steps
+
+    @property
+    def _final(self) -> float:
+        return 0.9 if self.sparsity is None else self.sparsity
+
+    @property
+    def _has_milestones(self) -> bool:
+        """Whether some are given, well-formed or not."""
+        return not (isinstance(self.milestones, Sequence) and len(self.milestones) == 0)
 
     def apply(self, state: State, context: Context) -> State:
         model = state.module("GradualPrune")
