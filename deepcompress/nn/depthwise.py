@@ -129,6 +129,8 @@ class DepthwiseConv2d(nn.Module):
     def _prepared(self, images: Tensor) -> Tensor:
         """Padded, in float32 at least, and known to fit."""
         expected = f"(n, {self.channels}, height, width) or one image without n"
+        if not images.is_floating_point():
+            raise ParameterError.of("images", "DepthwiseConv2d", "of a floating-point type", images.dtype)
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise ParameterError.of("images", "DepthwiseConv2d", f"of shape {expected}", tuple(images.shape))
         maps = self.window.padded(images.to(torch.promote_types(images.dtype, torch.float32)))

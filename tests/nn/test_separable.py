@@ -212,6 +212,12 @@ def test_images_of_another_shape(shape) -> None:
         DepthwiseConv2d(3, 3)(torch.zeros(shape))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.complex64])
+def test_images_that_are_no_floats(dtype) -> None:
+    with pytest.raises(ParameterError, match=r"^The 'images' parameter of DepthwiseConv2d must be of a floating-point type"):
+        DepthwiseConv2d(3, 3)(torch.zeros(1, 3, 8, 8, dtype=dtype))
+
+
 def test_images_smaller_than_the_kernel() -> None:
     with pytest.raises(ParameterError, match=r"at least as large as its kernel of \(3, 3\). Got \(1, 3, 8, 2\) instead"):
         DepthwiseConv2d(3, 3)(torch.zeros(1, 3, 8, 2))
