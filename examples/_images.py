@@ -1,0 +1,59 @@
+"""A split image by image, as torchvision's data sets give them, and loaders whose worker processes prepare them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import torch
+from _data import Split
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from deepcompress.vision import import_torchvision
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+class Images(Dataset[tuple[torch.Tensor, int]]):
+    """Each image by itself: padded by four pixels and cropped, mirrored or not, made a tensor, normalised.
+
+    `augment=False` leaves out the first two. That is the work that a loader's worker processes share.
+    """
+
+    def __init__(self, split: Split, *, augment: bool) -> None:
+        transforms = import_torchvision("transforms")
+        moved = [transforms.RandomCrop(split.images.shape[-1], padding=4), transforms.RandomHorizontalFlip()] if augment else []
+        self._prepare = transforms.Compose([*moved, transforms.ToTensor(), transforms.Normalize(split.mean, split.std)])
+        self._pixels = split.images.permute(0, 2, 3, 1).contiguous().numpy()
+        self._labels = split.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, int]:
+        return self._prepare(Image.fromarray(self._pixels[place])), self._labels[place]
+
+
+def part_of(split: Split, wanted: int) -> Split:
+    """So many of a split's images, drawn at random and the same ones each time."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    return split.take(order[:wanted])
+
+
+def loader(
+    images: Images, batch: int, *, workers: int = 0, sampler: Sampler[int] | None = None, device: str = "cpu"
+) -> DataLoader[Any]:
+    """Batches, shuffled unless a sampler orders them. More workers than cores work too, in turns; see `notice`."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        return DataLoader(
+            images, batch, shuffle=sampler is None, sampler=sampler, num_workers=workers, pin_memory=device == "cuda"
+        )
+
+
+def notice(workers: int) -> str | None:
+    """What to say of more workers than cores; None where there are enough."""
+    cores = os.cpu_count() or 1
+    return f"{workers} workers on {cores} cores: they take turns, and nothing becomes faster" if workers > cores else None
