@@ -19,7 +19,7 @@ from deepcompress.coding import pool
 from deepcompress.coding.bits import symbol_dtype
 from deepcompress.coding.jit import jit
 from deepcompress.container.layout import numel
-from deepcompress.errors import ModelError
+from deepcompress.errors import ModelError, ParameterError
 from deepcompress.tensors.elements import Array, bfloat16_to_float32, float32_to_bfloat16, numpy_dtype, round_to_bfloat16
 
 Offsets = NDArray[np.int64]
@@ -39,12 +39,21 @@ class AffineGrid:
         offsets: (c,) int32, the symbol of zero.
         count: of symbols, the same for all channels.
         axis: the dimension of the channels; None for one scale.
+
+    Raises:
+        ParameterError: a scale is not finite and above zero, or has no offset.
     """
 
     scales: Array
     offsets: NDArray[np.int32]
     count: int
     axis: int | None
+
+    def __post_init__(self) -> None:
+        if not bool((np.isfinite(self.scales) & (self.scales > 0)).all()):
+            raise ParameterError("The 'scales' parameter of AffineGrid must be finite and above zero.")
+        if len(self.offsets) != len(self.scales):
+            raise ParameterError.of("offsets", "AffineGrid", f"{len(self.scales)}, one for each scale", len(self.offsets))
 
     @property
     def k(self) -> int:

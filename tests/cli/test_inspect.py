@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import deepcompress as dc
 from deepcompress.tensors import model as model_module
 
 
@@ -78,3 +80,21 @@ def test_another_format_is_told(cli, tmp_path: Path, content: bytes) -> None:
 def test_a_folder_is_no_file(cli, tmp_path: Path) -> None:
     ended = cli("inspect", tmp_path)
     assert (ended.status, ended.err) == (1, f"deepcompress: error: cannot read {tmp_path}: Is a directory\n")
+
+
+def test_grids_show_their_scales_and_go_through_every_command(cli, tmp_path: Path) -> None:
+    tensors = {"layer": torch.randn(16, 40), "channel": torch.randn(16, 40)}
+    one, each = dc.AffineQuantize(4, include=["layer"]), dc.AffineQuantize(4, per_channel=True, include=["channel"])
+    result = dc.Pipeline([("one", one), ("each", each), ("encode", dc.HuffmanEncode())]).run(tensors, quiet=True)
+    result.compressed.save(tmp_path / "m.dcz")
+    out = cli("inspect", tmp_path / "m.dcz").out
+    assert "format 1.2, 2 tensors" in out
+    first, second = (line for line in out.splitlines() if "float32" in line)
+    assert first.endswith("dense, huffman, 1 scale")
+    assert second.endswith("dense, huffman, 16 scales")
+    rows = json.loads(cli("inspect", tmp_path / "m.dcz", "--json").out)["tensors"]
+    assert [(row["scales"], row["centroids"]) for row in rows] == [(1, None), (16, None)]
+    assert cli("verify", tmp_path / "m.dcz").status == 0
+    assert cli("expand", tmp_path / "m.dcz", "-o", tmp_path / "m.safetensors").status == 0
+    expanded = load_file(tmp_path / "m.safetensors")
+    assert all(torch.equal(expanded[name], tensor) for name, tensor in result.model.items())

@@ -29,6 +29,7 @@ from deepcompress.pipeline.stages import (
     Retrain,
 )
 
+MILESTONES = [(1, 0.1), (2, 0.5)]
 share = st.floats(0, 1)
 patterns = st.none() | st.lists(st.text(min_size=1, max_size=6), max_size=3) | st.tuples(st.just("fc*"))
 choice = {"include": patterns, "exclude": patterns, "types": patterns}
@@ -124,6 +125,18 @@ def test_files(tmp_path: Path, suffix: str, kind: type) -> None:
     assert Pipeline.from_config(kind(path)) == pipeline
     with pytest.raises(StorageError, match=r"cannot read .*missing.yaml"):
         Pipeline.from_config(kind(tmp_path / "missing.yaml"))
+
+
+def test_milestones_alone_are_a_schedule_of_steps() -> None:
+    alone = GradualPrune(milestones=MILESTONES, epochs=3)
+    said = GradualPrune(schedule="step", milestones=MILESTONES, sparsity=0.5, begin=1, end=2.0, epochs=3)
+    assert alone.as_schedule() == said.as_schedule()
+    assert [alone.as_schedule().at(epoch) for epoch in (0.9, 1, 1.9, 2, 3)] == [0, 0.1, 0.1, 0.5, 0.5]
+    assert alone.config() == {"stage": "gradual_prune", "milestones": [[1, 0.1], [2, 0.5]], "epochs": 3}
+    assert GradualPrune.from_config(alone.config()) == alone
+    usual = GradualPrune(epochs=8).as_schedule()
+    assert (usual.kind, usual.final, usual.begin, usual.end) == ("cubic", 0.9, 0, 6)
+    assert GradualPrune(epochs=8, schedule="linear", sparsity=0.4, begin=2).as_schedule().at(4) == pytest.approx(0.2)
 
 
 def test_numbers_as_people_write_them() -> None:
@@ -248,6 +261,24 @@ def test_what_is_no_configuration(source: Any, text: str) -> None:
         (lambda: GradualPrune(epochs=3, end=4), "The 'end' parameter of GradualPrune must be at most the 3 epochs of training"),
         (lambda: GradualPrune(schedule="sine"), "The 'kind' parameter of Schedule must be 'linear', 'cubic' or 'step'"),
         (lambda: GradualPrune(schedule="step", milestones=5), "The 'milestones' parameter of Schedule must be pairs"),
+        (lambda: GradualPrune(schedule="step"), "The 'milestones' parameter of Schedule must be pairs"),
+        (
+            lambda: GradualPrune(schedule="cubic", milestones=MILESTONES),
+            "The 'schedule' parameter of GradualPrune must be left out, or 'step', where there are milestones. Got 'cubic'",
+        ),
+        (
+            lambda: GradualPrune(sparsity=0.9, milestones=MILESTONES),
+            "The 'sparsity' parameter of GradualPrune must be left out, or the 0.5 of the milestones. Got 0.9 instead",
+        ),
+        (lambda: GradualPrune(begin=0.5, milestones=MILESTONES), "'begin' .* left out, or the 1 of the milestones. Got 0.5"),
+        (lambda: GradualPrune(end=5, milestones=MILESTONES), "'end' .* left out, or the 2 of the milestones. Got 5"),
+        (
+            lambda: GradualPrune(epochs=1, milestones=MILESTONES),
+            "The 'milestones' parameter of GradualPrune must be at most the 1 epochs of training. Got 2 instead",
+        ),
+        (lambda: GradualPrune(milestones=[(1, 0.5), (2, 0.1)]), "The 'milestones' parameter of Schedule must be pairs"),
+        (lambda: GradualPrune(milestones=[(1, 1.5)]), "The 'milestones' parameter of Schedule must be pairs"),
+        (lambda: GradualPrune(milestones=5), "The 'milestones' parameter of Schedule must be pairs"),
         (lambda: GradualPrune(parameters={"sparsity": 0.1}), "a mapping without 'sparsity', which the schedule gives"),
     ],
 )

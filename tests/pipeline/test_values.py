@@ -190,6 +190,26 @@ def test_gradual_filters_meet_the_schedules_total() -> None:
     assert gone == [round(0.6 * 4), round(0.6 * 10)]
 
 
+def test_filters_by_milestones_have_exactly_the_shares() -> None:
+    """10 % more every 10 epochs from epoch 10 to 50, on an epoch of one small batch; the last linear layer is left alone."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 10, 3), nn.BatchNorm2d(10), nn.ReLU(), nn.Conv2d(10, 20, 3), nn.Flatten(), nn.Linear(320, 10)]
+    model = nn.Sequential(*layers)
+    gone: list[list[int]] = []
+
+    def look(model: Any) -> float:
+        gone.append([int((model[place].weight.flatten(1) == 0).all(1).sum()) for place in (0, 3, 5)])
+        return 0.0
+
+    steps = [(10 * step, step / 10) for step in range(1, 6)]
+    stage = GradualPrune(55, 1e-2, method="filter_l1", milestones=steps, exclude=["5"])
+    result = run(model, stage, train=digits(8, 8), validate=look)
+    shares = [min(epoch // 10, 5) for epoch in range(1, 56)]  # in tenths, after each epoch
+    assert gone == [[share, 2 * share, 0] for share in shares]
+    assert not bool((result.model[5].weight == 0).any())
+    assert [record.sparsity for record in result.histories["0"].epochs] == [pytest.approx(share / 10) for share in shares]
+
+
 @pytest.mark.parametrize("reversible", [False, True])
 def test_what_was_pruned_earlier_stays_pruned_and_the_share_is_met(reversible: bool) -> None:
     earlier = run(net(), Prune("std", s=0.5)).model

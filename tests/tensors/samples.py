@@ -123,8 +123,10 @@ def grid_tensor(
 ) -> AffineTensor:  # fmt: skip
     """As a quantizer makes it: scales above zero, zero on the grid, and often met where the density is below 1."""
     tensor = affine_tensor(dtype, stored, shape, axis, seed, levels)
-    bits = tensor.scales.view(np.uint16) & 0x7FFF if stored == "bfloat16" else None
-    scales = np.abs(tensor.scales) if bits is None else bits.view(numpy_dtype("bfloat16"))
+    if stored == "bfloat16":
+        scales = np.maximum(tensor.scales.view(np.uint16) & 0x7FFF, 1).view(numpy_dtype("bfloat16"))
+    else:
+        scales = np.maximum(np.abs(tensor.scales), np.finfo(stored).smallest_subnormal)
     rng = np.random.default_rng(seed)
     same = seed % 2 == 0
     offsets = np.full(len(scales), levels // 2) if same else rng.integers(0, levels, len(scales))

@@ -43,6 +43,26 @@ def test_the_gradient_of_a_centroid(k: int, dtype: torch.dtype) -> None:
     assert torch.equal(model.weight, torch.cat([moved.new_zeros(1), moved])[symbols])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_weight_may_be_a_multiple_of_its_centroid(dtype: torch.dtype) -> None:
+    """The gradient that autograd gives through centroids[symbols] x factors."""
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3).to(dtype)
+    symbols, factors = torch.randint(0, 3, (3, 5)), torch.randn(3, 5, dtype=dtype)
+    centroids = torch.tensor([0.5, 2.0], dtype=dtype)
+    with torch.no_grad():
+        model.weight.copy_(torch.cat([centroids.new_zeros(1), centroids])[symbols] * factors)
+    batch = (torch.randn(8, 5, dtype=dtype), torch.arange(8) % 3)
+    leaf = centroids.clone().requires_grad_()
+    weight = torch.cat([leaf.new_zeros(1), leaf])[symbols] * factors
+    F.cross_entropy(F.linear(batch[0], weight, model.bias.detach()), batch[1]).backward()
+    moved = finetune_centroids(
+        model, [batch], {"weight": symbols}, {"weight": centroids}, SGD, factors={"weight": factors}
+    )[0]["weight"]  # fmt: skip
+    torch.testing.assert_close(moved, centroids - 0.1 * leaf.grad)
+    assert torch.equal(model.weight, torch.cat([moved.new_zeros(1), moved])[symbols] * factors)
+
+
 @pytest.mark.parametrize("rest", [False, True])
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW", "LBFGS"])
 def test_what_learns_and_what_keeps_its_bits(model: nn.Module, train: Any, rest: bool, optimizer: str) -> None:

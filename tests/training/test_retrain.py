@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from deepcompress.errors import ParameterError, TrainingError
-from deepcompress.layers.masking import count_zeros
+from deepcompress.layers.masking import count_zeros, hold_masks
 from deepcompress.prune.allocate import prune_masks
 from deepcompress.prune.schedule import Schedule
+from deepcompress.training.loop import fit
 from deepcompress.training.retrain import Gradual, retrain
 from deepcompress.training.settings import TrainSettings
 
@@ -68,6 +71,36 @@ def test_every_forward_pass_sees_exact_zeros(model: nn.Module, train: Any, name:
     assert all(torch.equal(found[name], masks[name]) for name in masks)
     assert all(is_zero(model.get_parameter(name), mask) for name, mask in masks.items())
     assert history.epochs[-1].sparsity == 0.5
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_masks_that_keep_everything_change_no_bit(model: nn.Module, train: Any, name: str) -> None:
+    """Five epochs under masks of all True, against five of the plain network."""
+    plain = copy.deepcopy(model)
+    settings = TrainSettings(5, 0.05, name, OPTIMIZERS[name])
+    kept = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights_of(model).items()}
+    _, masked = retrain(model, train, kept, settings)
+    history = fit(plain, train, settings)
+    assert [record.step_losses for record in masked.epochs] == [record.step_losses for record in history.epochs]
+    assert same_bits(model, plain)
+
+
+def test_a_loop_of_ones_own_under_masks_that_keep_everything(model: nn.Module, train: Any) -> None:
+    plain = copy.deepcopy(model)
+    for trained, hold in ((model, True), (plain, False)):
+        optimizer = torch.optim.SGD(trained.parameters(), 0.05, 0.9, weight_decay=0.1)
+        kept = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights_of(trained).items()}
+        with hold_masks(trained, kept, optimizer) if hold else nullcontext():
+            for inputs, targets in (batch for _ in range(5) for batch in train):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(trained(inputs), targets).backward()
+                optimizer.step()
+    assert same_bits(model, plain)
+
+
+def same_bits(left: nn.Module, right: nn.Module) -> bool:
+    pairs = zip(left.state_dict().values(), right.state_dict().values(), strict=True)
+    return all(torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8)) for a, b in pairs)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
