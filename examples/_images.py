@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,3 +59,15 @@ def notice(workers: int) -> str | None:
     """What to say of more workers than cores; None where there are enough."""
     cores = os.cpu_count() or 1
     return f"{workers} workers on {cores} cores: they take turns, and nothing becomes faster" if workers > cores else None
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An option's number, for argparse."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
+
+    return number

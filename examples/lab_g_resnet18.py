@@ -10,8 +10,8 @@ against a GPU where there is one; `optimizers` and `norms` train by five optimiz
 trace.json.gz for ui.perfetto.dev; `questions` counts layers, parameters, gradients and the optimizer's numbers.
 
 Committed run (examples/results/lab_g; one run of each, seed 0, two CPU cores, bfloat16 autocast): 2,048 of the 50,000 training
-images and 1,000 of the test images, so that five epochs are 80 steps instead of 1,955. An accuracy is known to two standard errors
-of 1,000 images, up to 3 points; a time to about a tenth.
+images and 1,000 of the test images, so that five epochs are 80 steps instead of 1,955. An accuracy is known to two standard
+errors of 1,000 images, up to 3 points; a time to about a tenth.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from _data import Batches
-from _images import CLASSES, Images, loader, notice, part_of
+from _images import CLASSES, Images, at_least, loader, notice, part_of
 from _lab import Lab, run_lab, say
 from torch import nn
 
@@ -56,12 +56,16 @@ def main() -> None:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="worker processes that load (default: %(default)s)")
+    def number(name: str, least: int, default: int, what: str) -> None:
+        told = f"{what} (default: %(default)s)"
+        parser.add_argument(f"--{name}", type=at_least(least), default=default, metavar="N", help=told)
+
+    number("workers", 0, 2, "worker processes that load")
+    number("batch", 2, BATCH, "images per batch")
+    number("images", 2, ALL, "train on N of the images")
+    number("test-images", 1, 10_000, "test on N of them")
     parser.add_argument("--optimizer", default="SGD", choices=OPTIMIZERS, help="of `run` (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help="images per batch (default: %(default)s)")
     parser.add_argument("--no-batch-norm", action="store_true", help="`run` without batch norm")
-    parser.add_argument("--images", type=int, default=ALL, metavar="N", help="train on N of the images (default: %(default)s)")
-    parser.add_argument("--test-images", type=int, default=10_000, metavar="N", help="test on N (default: %(default)s)")
     parser.add_argument("--autocast", action="store_true", help="bfloat16 where torch's autocast allows it")
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _images import notice
+from _images import at_least, notice
 from _lab import Lab, run_lab, say
 
 import deepcompress as dc
@@ -50,11 +50,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
     on_gpu = torch.cuda.is_available()
 
     def number(name: str, default: int, what: str) -> None:
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)")
+        parser.add_argument(f"--{name}", type=at_least(2), default=default, metavar="N", help=f"{what} (default: %(default)s)")
 
     powers = [32 * 4**power for power in range(6)]
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="default: 1 2 4")
-    parser.add_argument("--batches", type=int, nargs="+", default=powers, metavar="N",
+    parser.add_argument("--workers", type=at_least(1), nargs="+", default=[1, 2, 4], metavar="N", help="default: 1 2 4")
+    parser.add_argument("--batches", type=at_least(2), nargs="+", default=powers, metavar="N",
                         help="images per worker, as far as memory and an epoch go (default: 32 128 512 ...)")  # fmt: skip
     number("images", 50_000 if on_gpu else 512, "an epoch of the times")
     number("learn", 50_000 if on_gpu else 5_120, "images of H4's trainings")
@@ -67,6 +67,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(lab: Lab) -> None:
+    lab.data()  # what is wrong with it is told here, once, and not by each worker
     for part in list(PARTS) if lab.options.part == "all" else [lab.options.part]:
         PARTS[part](lab)
 
