@@ -26,9 +26,9 @@ class LayerRow:
         representation: "gaps" (positions and indices), "dense" (indices with a zero symbol), "raw" (values as they
             are) or "tie" (another tensor's storage: it costs nothing and is counted nowhere).
         bits: of this tensor alone; what tensors share, and the header, belong to the file.
-        quantized: its nonzeros are entries of a codebook.
+        quantized: its nonzeros are entries of a codebook, or levels of a grid.
         pruned: a mask is held over it.
-        k, bit_width: centroids, and the bits of a fixed-width index.
+        k, bit_width: centroids, or a grid's levels other than zero, and the bits of a fixed-width index.
         mean_code_length, entropy: bits per nonzero's index, Huffman-coded and at best, over the index alone.
         gap_bit_width, gap_symbols: bits of a fixed-width gap, and how many gaps there are, escapes included.
         rmse: root of the mean squared change of a weight by quantization, before any finetuning; None where it kept its values.

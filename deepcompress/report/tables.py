@@ -21,7 +21,7 @@ _FOLD_SHARE = 0.01  # of all weights: a tensor of more is never folded away
 KIND_TEXTS = {
     "codewords": ("Codewords", "the weights' indices"),
     "gaps": ("Gaps", "where the nonzeros are"),
-    "codebook": ("Codebooks", "the centroids"),
+    "codebook": ("Codebooks", "the values that weights share"),
     "code_lengths": ("Code lengths", "the Huffman tables"),
     "dense": ("Dense", "tensors stored as they are"),
     "header": ("Header", "names, records, checksums, tables, padding"),

@@ -384,4 +384,4 @@ def test_arrays_need_no_torch() -> None:
         "assert dc.dequantize_affine(q).tolist() == [0, 1, 2, 3]\n"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
