@@ -12,6 +12,11 @@ __all__ = ["EXERCISES", "check_name", "load"]
 
 EXERCISES = {
     "percentile": "the threshold below which a share of a layer's weights lies",
+    "kmeans": "Lloyd's algorithm in one dimension: shared values for weights",
+    "huffman": "counts of indices, and codewords for them that take as few bits as any",
+    "gaps": "positions of nonzeros as bounded gaps with an escape, and back",
+    "mask-step": "one step of SGD in which pruned weights stay exactly zero",
+    "affine": "numbers as bytes with a scale and a zero point, and back",
 }
 
 
