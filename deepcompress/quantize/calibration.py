@@ -30,6 +30,11 @@ class Activation:
     observed: Observed
     grid: Grid
 
+    def __str__(self) -> str:
+        seen, grid = self.observed, self.grid
+        codes = f"{grid.bits} bits: scale {grid.scale:.4g}, zero point {grid.zero_point}, {grid.low:.4g} to {grid.high:.4g}"
+        return f"{seen.low:.4g} to {seen.high:.4g} ({seen.zeros / seen.total:.0%} zeros), {codes}"
+
     @property
     def scale(self) -> float:
         """The step of the grid."""
@@ -72,6 +77,14 @@ class Calibration:
     clipping: Clipping
     batches: int
     uncalled: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """A line for each activation: what was observed, what codes it gets."""
+        named = [("network", "takes", self.input)]
+        for name, layer in self.layers.items():
+            named += [(repr(name), "takes", layer.input), (repr(name), "gives", layer.output)]
+        width = max(len(name) for name, _, _ in named)
+        return "\n".join(f"{name:<{width}} {what} {activation}" for name, what, activation in named if activation is not None)
 
     def rescaled(self, **changes: Any) -> Calibration:
         """The same observations with other `method`, `bits`, `symmetric` or `percentile`; no data is needed.

@@ -397,6 +397,16 @@ def test_bad_choices(choice: dict[str, Any], text: str) -> None:
         dc.calibrate(net(), [images()], **choice)
 
 
+def test_prints_a_line_for_each_activation() -> None:
+    found = dc.calibrate(nn.Sequential(nn.ReLU(), nn.Linear(2, 1, bias=False)), [torch.tensor([[-1.0, 2.0], [0.0, 1.0]])])
+    lines = str(found).splitlines()
+    assert lines[0] == "network takes -1 to 2 (25% zeros), 8 bits: scale 0.01176, zero point 85, -1 to 2"
+    assert lines[1].startswith("'1'     takes 0 to 2 (50% zeros), 8 bits: scale 0.007843, zero point 0, 0 to 2")
+    assert lines[2].startswith("'1'     gives ")
+    assert len(lines) == 3
+    assert len(repr(found)) < 2000
+
+
 def test_other_ranges_from_the_same_observations() -> None:
     found = dc.calibrate(net(), [images()])
     for changes in ({"bits": 4}, {"method": "mse"}, {"method": "percentile", "percentile": 90, "symmetric": True}):
