@@ -1,9 +1,9 @@
 """K-means in one dimension: weights that share values.
 
-Write `kmeans(values, centroids)`: Lloyd's algorithm from the given centroids, until no value changes its cluster. Each pass
-labels every value with the place of the nearest centroid, the first one where two are equally near, and then moves every centroid
-to the mean of its values. A centroid without values stays where it is. The answer is (labels, centroids): a label for each value,
-and the centroids in the order in which they were given.
+Write `kmeans(values, centroids)`: Lloyd's algorithm from the given centroids, until no value changes its cluster. Each pass gives
+every value the index of the nearest centroid, the first one where two are equally near, and then moves every centroid to the mean
+of its values. A centroid without values stays where it is. The answer is (indices, centroids): an index for each value, and the
+centroids in the order in which they were given.
 
     kmeans(np.array([0.0, 1.0, 9.0, 11.0]), np.array([0.0, 5.0]))    gives ([0, 0, 1, 1], [0.5, 10.0])
 
@@ -29,12 +29,12 @@ import numpy as np
 
 
 def kmeans(values: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n,) and centroids (k,) of Lloyd's algorithm, started from `centroids`."""
+    """Indices (n,) and centroids (k,) of Lloyd's algorithm, started from `centroids`."""
     raise NotImplementedError
 '''
 
 Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 _PASSES = 1000  # more than any case takes
 
@@ -69,62 +69,62 @@ def _case(name: str, values: Floats, start: Floats) -> Case:
     return Case(name, "kmeans", {"values": values, "centroids": start}, partial(_check, values, start))
 
 
-def _lloyd(values: Floats, start: Floats, passes: int = _PASSES) -> tuple[Labels, Floats]:
+def _lloyd(values: Floats, start: Floats, passes: int = _PASSES) -> tuple[Indices, Floats]:
     """What is asked for, from SciPy, whose missing="warn" leaves a centroid without values where it is."""
     from scipy.cluster.vq import kmeans2
 
     with warnings.catch_warnings(action="ignore"):
-        centroids, labels = kmeans2(values, start, iter=passes, minit="matrix", missing="warn")
-    return labels.astype(np.int64), centroids
+        centroids, indices = kmeans2(values, start, iter=passes, minit="matrix", missing="warn")
+    return indices.astype(np.int64), centroids
 
 
 def _check(values: Floats, start: Floats, answer: Any) -> None:
-    labels, centroids = parts(answer, "labels", "centroids")
+    indices, centroids = parts(answer, "indices", "centroids")
     expected = _lloyd(values, start)
     found = array(centroids, "the centroids as numbers")
-    if array(labels, "the labels as integers").shape != values.shape and found.shape == values.shape:
-        raise WrongAnswerError(shown(expected), shown(answer), "the labels come first, then the centroids")
-    places = integers(labels, "the labels as integers")
+    if array(indices, "the indices as integers").shape != values.shape and found.shape == values.shape:
+        raise WrongAnswerError(shown(expected), shown(answer), "the indices come first, then the centroids")
+    places = integers(indices, "the indices as integers")
     if found.shape != start.shape or not is_close(found, expected[1]) or not np.array_equal(places, expected[0]):
         raise WrongAnswerError(shown(expected), shown(answer), _hint(values, start, places, found))
 
 
-def _hint(values: Floats, start: Floats, labels: Labels, centroids: Floats) -> str:
+def _hint(values: Floats, start: Floats, indices: Indices, centroids: Floats) -> str:
     """The likely mistake, by laws that the answer breaks, and by what other rules would have given."""
     right = _lloyd(values, start)
     if centroids.shape != start.shape:
         return f"{len(start)} centroids were given, and as many are asked for: one without values stays where it is"
     if not np.isfinite(centroids).all():
         return "the mean of no values is nan: a centroid without values stays where it is"
-    if labels.shape != values.shape:
-        return "each value has one label"
+    if indices.shape != values.shape:
+        return "each value has one index"
     if is_close(centroids, np.sort(right[1])):
         return "the centroids were sorted; they keep the order in which they were given"
     if is_close(centroids, _lloyd(values, start[::-1])[1][::-1]):
         return "of two equally near centroids the first one is meant"
     if _emptied(start, right, centroids):
         return "a centroid without values stays where it is: here it was moved"
-    return _hint_from_passes(values, start, labels, centroids)
+    return _hint_from_passes(values, start, indices, centroids)
 
 
-def _emptied(start: Floats, right: tuple[Labels, Floats], centroids: Floats) -> bool:
+def _emptied(start: Floats, right: tuple[Indices, Floats], centroids: Floats) -> bool:
     """Whether a centroid that ends without values, and should have stayed, was moved."""
     alone = ~np.isin(np.arange(len(start)), right[0])
     return bool(alone.any() and not is_close(centroids[alone], right[1][alone]))
 
 
-def _hint_from_passes(values: Floats, start: Floats, labels: Labels, centroids: Floats) -> str:
+def _hint_from_passes(values: Floats, start: Floats, indices: Indices, centroids: Floats) -> str:
     """Mistakes about what a pass is, and when to stop."""
     if is_close(centroids, start):
         return "the centroids were not moved at all"
     if is_close(centroids, _lloyd(values, start, 1)[1]):
         return "this is a single pass; go on until no value changes its cluster"
-    served = np.unique(labels[(labels >= 0) & (labels < len(start))])
-    if is_close(centroids[served], [np.median(values[labels == place]) for place in served]):
+    served = np.unique(indices[(indices >= 0) & (indices < len(start))])
+    if is_close(centroids[served], [np.median(values[indices == place]) for place in served]):
         return "a centroid is the mean of its values, not their median"
     nearest, moved = _lloyd(values, centroids, 1)
-    if not np.array_equal(nearest, labels):
-        return "a value is nearer to another centroid of the answer: labels and centroids are of different passes"
+    if not np.array_equal(nearest, indices):
+        return "a value is nearer to another centroid of the answer: indices and centroids are of different passes"
     if not is_close(moved, centroids):
         return "another pass still moves the centroids: stopped too early, or they are not the means of their values"
     return "every value is at its nearest centroid, but the way from the given centroids leads elsewhere"

@@ -13,19 +13,19 @@ from tests.exercises.answering import differences, hints, mistaken, solution
 
 PLAIN = """
 def kmeans(values, centroids):
-    centroids, labels = [float(c) for c in centroids], None
+    centroids, indices = [float(c) for c in centroids], None
     while True:
         found = [min(range(len(centroids)), key=lambda k: (abs(v - centroids[k]), k)) for v in values]
-        if found == labels:
+        if found == indices:
             return found, centroids
-        labels = found
+        indices = found
         for k in range(len(centroids)):
-            mine = [v for v, label in zip(values, labels) if label == k]
+            mine = [v for v, index in zip(values, indices) if index == k]
             centroids[k] = sum(mine) / len(mine) if mine else centroids[k]
 """
-CONVERGED = "        if before is not None and np.array_equal(labels, before):\n"
-MEAN = "centroids[place] = values[labels == place].mean()"
-RETURN = "            return labels, centroids"
+CONVERGED = "        if before is not None and np.array_equal(indices, before):\n"
+MEAN = "centroids[place] = values[indices == place].mean()"
+RETURN = "            return indices, centroids"
 
 
 @pytest.mark.parametrize("source", [solution("kmeans"), PLAIN])
@@ -36,16 +36,16 @@ def test_right_answers_pass(source: str) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "hint"),
     [
-        (RETURN, "            return centroids, labels", "the labels come first"),
-        (RETURN, "            return labels, np.sort(centroids)", "the centroids were sorted"),
-        (RETURN, "            return labels, np.unique(centroids)", "and as many are asked for"),
-        (RETURN, "            return labels[:-1], centroids", "each value has one label"),
+        (RETURN, "            return centroids, indices", "the indices come first"),
+        (RETURN, "            return indices, np.sort(centroids)", "the centroids were sorted"),
+        (RETURN, "            return indices, np.unique(centroids)", "and as many are asked for"),
+        (RETURN, "            return indices[:-1], centroids", "each value has one index"),
         (MEAN, f"{MEAN}\n            else: centroids[place] = 0", "stays where it is: here it was moved"),
-        (".argmin(axis=1)", "[:, ::-1].argmin(axis=1)\n        labels = len(centroids) - 1 - labels", "the first one is meant"),
+        (".argmin(axis=1)", "[:, ::-1].argmin(axis=1)\n        indices = len(centroids) - 1 - indices", "the first one is meant"),
         (MEAN, "pass", "the centroids were not moved at all"),
         (CONVERGED, "        if before is not None:\n", "this is a single pass"),
-        (MEAN, "centroids[place] = np.median(values[labels == place])", "not their median"),
-        (CONVERGED, CONVERGED.replace("np.array_equal(labels, before)", "(labels == before).mean() > 0.95"), "still moves"),
+        (MEAN, "centroids[place] = np.median(values[indices == place])", "not their median"),
+        (CONVERGED, CONVERGED.replace("np.array_equal(indices, before)", "(indices == before).mean() > 0.95"), "still moves"),
         ("before = None", "before, centroids = None, np.linspace(values.min(), values.max(), len(centroids))", "leads elsewhere"),
     ],
 )
@@ -60,19 +60,19 @@ def test_the_mean_of_nothing_is_named() -> None:
     )
 
 
-def test_labels_of_an_earlier_pass_are_told_apart() -> None:
-    early = "        if before is not None and (labels == before).mean() > 0.9:\n            return before, centroids\n"
+def test_indices_of_an_earlier_pass_are_told_apart() -> None:
+    early = "        if before is not None and (indices == before).mean() > 0.9:\n            return before, centroids\n"
     found = hints("kmeans", mistaken("kmeans", CONVERGED, early + CONVERGED))
-    assert any("labels and centroids are of different passes" in each for each in found)
+    assert any("indices and centroids are of different passes" in each for each in found)
 
 
 def test_the_library_answers_the_same_where_no_centroid_is_left_alone() -> None:
     compared = 0
     for case in load("kmeans").cases():
         values, start = case.arguments.values()
-        labels, centroids = _lloyd(values, start)
+        indices, centroids = _lloyd(values, start)
         ascending = np.array_equal(start, np.unique(start))
-        if ascending and len(np.unique(labels)) == len(start) < len(np.unique(values)):
+        if ascending and len(np.unique(indices)) == len(start) < len(np.unique(values)):
             np.testing.assert_allclose(lloyd(sorted_values(np.sort(values)), start, len(start), 1000), centroids)
             compared += 1
     assert compared >= 5

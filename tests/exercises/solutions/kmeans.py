@@ -7,10 +7,10 @@ def kmeans(values, centroids):
     centroids = centroids.copy()
     before = None
     while True:
-        labels = np.abs(values[:, None] - centroids).argmin(axis=1)
-        if before is not None and np.array_equal(labels, before):
-            return labels, centroids
-        before = labels
+        indices = np.abs(values[:, None] - centroids).argmin(axis=1)
+        if before is not None and np.array_equal(indices, before):
+            return indices, centroids
+        before = indices
         for place in range(len(centroids)):
-            if (labels == place).any():
-                centroids[place] = values[labels == place].mean()
+            if (indices == place).any():
+                centroids[place] = values[indices == place].mean()
