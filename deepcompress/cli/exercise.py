@@ -76,14 +76,13 @@ def _check(options: argparse.Namespace) -> Outcome:
 def _report(checked: Checked) -> str:
     """A line per case, and below it what was wrong, but for a mistake that was told before."""
     lines: list[str] = []
-    told: set[tuple[str, ...]] = set()
+    told: dict[tuple[str, ...], str] = {}
     for outcome in checked.outcomes:
         label = {"passed": "passed ", "not run": "not run"}.get(outcome.status, "FAILED ")
         mistake = (outcome.error, outcome.text, outcome.hint)
-        known = mistake in told and any(mistake)
-        lines.append(f"{label} {outcome.name}{': as above' if known else ''}")
+        known = told.setdefault(mistake, outcome.name) != outcome.name and any(mistake)
+        lines.append(f"{label} {outcome.name}{f' (as in: {told[mistake]})' if known else ''}")
         lines += [_INDENT + line for line in ([] if known else _details(outcome))]
-        told.add(mistake)
     return "\n".join([*lines, "", f"{checked.passed} of {len(checked.outcomes)} cases passed"])
 
 

@@ -86,7 +86,7 @@ def test_a_wrong_file_fails_and_is_told_why_once(signed: Path, capsys: pytest.Ca
         "        came      -1\n"
         f"        hint      {hint}\n"
         "        printed   q is 0.5\n"
-        "FAILED  not in order, between two places: as above\n"
+        "FAILED  not in order, between two places (as in: both signs)\n"
     )
     assert out.count(hint) == 1
     assert out.endswith(f"\n\n2 of {len(load('percentile').cases())} cases passed\n")
@@ -124,7 +124,7 @@ def test_an_exception_and_an_endless_loop_show_the_line(tmp_path: Path, capsys: 
     assert "no end within 0.3 s: an endless loop?" in lines
     assert lines[lines.index("ZeroDivisionError: division by zero") + 1] == "line 4: return 1 / 0"
     assert "line 3: while True: pass" in lines
-    assert lines[-3] == "FAILED  one magnitude, two signs: as above"
+    assert lines[-3] == "FAILED  one magnitude, two signs (as in: four positive weights, half-way)"
 
 
 @pytest.mark.parametrize(
