@@ -90,6 +90,12 @@ def _c2(lab: Lab) -> Iterator[str]:
         rows.append(tuple(cells))
     head = ("weights", "accuracy", "loss", "file, bytes", "one scale per channel: accuracy", "loss", "file, bytes")
     yield table(head, [row for row in rows if len(row) == len(head)])
+    if (least := lab.get("C2 layer 2")) is not None:
+        yield (
+            "At 2 bits the step is so long that nearly all weights of a layer are nearest to zero: hence the "
+            f"{least['file_bytes']:,} bytes, and the accuracy. Scales for each channel follow the channels' own ranges, and keep "
+            "more of them.\n"
+        )
     curves = {
         name: (list(WIDTHS), [lab.get(f"C2 {kind} {bits}")["accuracy"] for bits in WIDTHS])
         for kind, name in (("layer", "one scale per layer"), ("channel", "one scale per output channel"))
@@ -119,7 +125,8 @@ def _c2(lab: Lab) -> Iterator[str]:
 
 def _c2_figures(lab: Lab, base: dict[str, Any]) -> Iterator[Figure]:
     images = len(lab.data()[1])
-    network = "Theirs is another network, which they do not describe."
+    epochs = lab.settings("C2 training")["epochs"]
+    network = f"Theirs is another network, which is not described; ours is LeNet-300-100 after {epochs} epochs of Adam."
     yield Figure("accuracy, float32", BASE[0], base["accuracy"], spread=two_errors(BASE[0], images), why=network)
     yield Figure("loss, float32", BASE[1], base["loss"], "", 2 * base["loss_error"], network)
     for bits, (accuracy, loss) in QUANTIZED.items():
@@ -132,7 +139,8 @@ def _c2_figures(lab: Lab, base: dict[str, Any]) -> Iterator[Figure]:
         lost = base["accuracy"] - found["accuracy"]
         yield Figure(f"accuracy lost at {bits} bits", BASE[0] - accuracy, lost, spread=spread, why=network)
     if (found := lab.get("C2 layer 2")) is not None:
-        yield Figure("accuracy at 2 bits", None, found["accuracy"], why="They give no figure.")
+        spread = two_errors(found["accuracy"], images)
+        yield Figure("accuracy at 2 bits", None, found["accuracy"], spread=spread, why="There is no figure of theirs.")
 
 
 def _c3(lab: Lab) -> Iterator[str]:
@@ -162,8 +170,9 @@ def _c3(lab: Lab) -> Iterator[str]:
                 seeds = np.arange(len(accuracies))
                 axes.plot(seeds, accuracies, "o", color="#0072B2", label="stochastic")
                 axes.axhline(accuracies.mean(), color="#0072B2", linestyle=":", label="their mean")
-                lines(axes, {"nearest level": (seeds, np.full(len(seeds), nearest))}, xlabel="Seed", ylabel="Test accuracy",
-                      title=f"{bits} bits", percent=True, marks=False)  # fmt: skip
+                level = {"nearest level": (seeds, np.full(len(seeds), nearest))}
+                ylabel = "Test accuracy" if axes is panels[0] else ""
+                lines(axes, level, xlabel="Seed", ylabel=ylabel, title=f"{bits} bits", percent=True, marks=False)
                 axes.lines[-1].set(color="#D55E00", linestyle="--")
                 axes.margins(y=0.35)
                 axes.legend(loc="upper center", ncols=2)
@@ -182,8 +191,12 @@ def _c3_means(lab: Lab, means: dict[str, Any]) -> Iterator[str]:
         "stays, however often one rounds.\n"
     )
     nearest = lab.get("C3 nearest 2")
-    rows = [(count, f"{row['rmse']:.5f}", f"{row['bias']:+.2e}", percent(row["accuracy"])) for count, row in means.items()]
-    yield table(("roundings to 2 bits averaged", "RMSE of the mean", "mean error", "accuracy with the mean as weights"), rows)
+    rows = [
+        (count, f"{row['rmse']:.5f}", f"{row['bias']:+.1e}, known to {row['spread']:.1e}", percent(row["accuracy"]))
+        for count, row in means.items()
+    ]
+    head = ("roundings to 2 bits averaged", "RMSE of the mean", "mean error, and two standard errors of it")
+    yield table((*head, "accuracy with the mean as weights"), rows)
     counts = [int(count) for count in means]
     errors = [row["rmse"] for row in means.values()]
 

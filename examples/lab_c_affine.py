@@ -6,7 +6,9 @@
 C1 quantizes NumPy arrays to 8 bits and counts every byte, those of the array objects too. C2 trains a multilayer perceptron on
 MNIST and rounds its weights to few bits. C3 rounds to 2 bits ten times by chance, and compares with the nearest level.
 
-Committed run (examples/results/lab_c; seed 0, CPU, one thread): MEASURED
+Committed run (examples/results/lab_c; MNIST, LeNet-300-100 after five epochs, seed 0, CPU): 97.73 % in floats, 97.73 % at 8
+bits, 97.61 % at 4, 80.81 % at 2; by stochastic rounding at 2 bits 74.5 % on the mean of ten, with a standard deviation of 5.9
+points. What one network's accuracy is known to: two standard errors of 10,000 test images, 0.3 points at 97 %.
 """
 
 from __future__ import annotations
@@ -122,8 +124,11 @@ def quantized(lab: Lab, model: nn.Module, **how: Any) -> dict[str, Any]:
     stage = dc.AffineQuantize(symmetric=False, **how)
     result = dc.Pipeline([("quantize", stage), ("encode", dc.HuffmanEncode())]).run(model)
     before, after = (flat(each) for each in (model, result.model))
-    rmse = float((after - before).square().mean().sqrt())
-    return {**score(lab, result.model), "file_bytes": result.report.file_bytes, "rmse": rmse}
+    return {**score(lab, result.model), "file_bytes": result.report.file_bytes, "rmse": _rms(after - before)}
+
+
+def _rms(error: torch.Tensor) -> float:
+    return float(error.square().mean().sqrt())
 
 
 def flat(model: nn.Module) -> torch.Tensor:
@@ -170,7 +175,8 @@ def averages(lab: Lab, model: nn.Module) -> dict[str, Any]:
             other = LeNet300100().to(lab.device).eval()
             other.load_state_dict({**model.state_dict(), **state})
             error = flat(other) - flat(model)
-            rows[count] = {"rmse": float(error.square().mean().sqrt()), "bias": float(error.mean()), **score(lab, other)}
+            spread = 2 * float(error.std()) / len(error) ** 0.5  # two standard errors of the mean error
+            rows[count] = {"rmse": _rms(error), "bias": float(error.mean()), "spread": spread, **score(lab, other)}
     return rows
 
 
