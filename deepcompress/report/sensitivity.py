@@ -20,6 +20,7 @@ __all__ = ["KINDS", "SensitivityRow", "SensitivityTable"]
 KINDS = ("sparsity", "bits")
 _FORMAT = "deepcompress sensitivity"
 _VERSION = 1
+_ROUNDING = 1e-6  # accuracies are often counted in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +98,14 @@ class SensitivityTable:
         return {layer: int(min(found)) for layer, found in allowed.items() if found}
 
     def _allowed(self, kind: str, drop: float, owner: str) -> dict[str, list[float]]:
-        """Layer -> the settings that cost at most `drop`; NaN costs more than anything."""
+        """Layer -> the settings that cost at most `drop`, but for rounding; NaN costs more than anything."""
         if isinstance(drop, bool) or not isinstance(drop, (int, float)) or not 0 <= drop < math.inf:
             raise ParameterError.of("drop", f"SensitivityTable.{owner}", "a finite number of at least 0", drop)
         rows = [row for row in self.rows if row.kind == kind]
         allowed: dict[str, list[float]] = {row.layer: [] for row in rows}
+        least = self.baseline - drop
         for row in rows:
-            if row.accuracy >= self.baseline - drop:
+            if row.accuracy >= least or math.isclose(row.accuracy, least, rel_tol=_ROUNDING):
                 allowed[row.layer].append(row.setting)
         return allowed
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,9 +60,8 @@ def test_the_grid_reads_back() -> None:
     ],
 )
 def test_what_a_drop_allows(drop: float, sparsity: dict[str, float], bits: dict[str, int]) -> None:
-    slack = drop and drop + 1e-12
-    assert SMALL.highest_sparsity(slack) == sparsity
-    found = SMALL.fewest_bits(slack)
+    assert SMALL.highest_sparsity(drop) == sparsity
+    found = SMALL.fewest_bits(drop)
     assert found == bits
     assert all(type(width) is int for width in found.values())
 
@@ -72,7 +72,14 @@ def test_a_larger_drop_allows_no_less(pruned: list[float], quantized: list[float
     assert scan.highest_sparsity(drop)["w"] <= scan.highest_sparsity(drop + more)["w"]
     assert scan.fewest_bits(drop).get("w", 99) >= scan.fewest_bits(drop + more).get("w", 99)
     for layer, width in scan.fewest_bits(drop).items():
-        assert dict(zip((2, 4, 8), quantized, strict=True))[width] >= scan.baseline - drop, layer
+        assert dict(zip((2, 4, 8), quantized, strict=True))[width] >= scan.baseline - drop - 1e-6, layer
+
+
+def test_a_drop_of_exactly_so_much_is_allowed_whatever_the_rounding() -> None:
+    single = (float(np.float32(0.986)), float(np.float32(0.976)), 0.01)
+    for baseline, accuracy, drop in ((0.986, 0.976, 0.01), single, (0.3, 0.1, 0.2)):
+        assert table({"w": ([accuracy], [])}, baseline).highest_sparsity(drop) == {"w": 0.5}
+    assert table({"w": ([0.97599], [])}, 0.986).highest_sparsity(0.01) == {"w": 0.0}
 
 
 def test_a_baseline_that_is_nan_allows_nothing() -> None:
