@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from deepcompress.coding.entropy import entropy
 from deepcompress.coding.huffman import HuffmanCode
+from deepcompress.coding.streams import count_symbols
 from deepcompress.container.records import TensorRecord
 from deepcompress.errors import ModelError
 from deepcompress.layers import masking
@@ -99,7 +100,7 @@ class Assembly:
         return shared
 
     def _gridded(self, name: str, tensor: AffineTensor) -> AffineTensor:
-        self.index_counts[name] = np.bincount(tensor.symbols[tensor.is_nonzero()])
+        self.index_counts[name] = count_symbols(tensor.symbols[tensor.is_nonzero()])
         return tensor
 
     def rows(self, compressed: CompressedModel, before: Mapping[str, NDArray[Any]]) -> tuple[LayerRow, ...]:

@@ -84,7 +84,7 @@ def _error(values: Array, symbols: NDArray[Any], levels: AffineMap) -> float:
             written = np.empty(len(part), numpy_dtype(levels.dtype))
             levels.write(symbols[at : at + len(part)], at, written)
             difference = part.astype(np.float64) - (bfloat16_to_float32(written) if levels.dtype == "bfloat16" else written)
-            total += float(difference @ difference)
+            total += float(np.square(difference, out=difference).sum())
         return total
 
     with np.errstate(over="ignore"):

@@ -84,6 +84,11 @@ def test_on_a_gpu(coder: str, density: float, lanes: int) -> None:
         ]
         tensors.append(("long codewords", samples.shared_tensor("float32", (300_007,), 5000, 5, density)))
         tensors += [("raw", samples.dense_tensor("float32", "float16", (5000,), 1, density))]
+        tensors += [
+            (f"grid.{dtype}.{axis}", samples.grid_tensor(dtype, dtype, (601, 499), axis, 3, 255, density))
+            for dtype in samples.FLOATS
+            for axis in (None, 0, 1)
+        ]
         model = build_model(tensors, Encoding(coder=coder))
     directory, device = model._reader.directory, torch.device("cuda")
     for record, spans in zip(model.records, directory.spans, strict=True):
