@@ -31,6 +31,7 @@ PROMISED = {
     "hold_masks",
     "load",
     "open",
+    "sensitivity_scan",
     *errors.__all__,
 }
 HEAVY = ("torch", "numpy", "numba", "scipy", "sklearn", "rich", "yaml", "safetensors", "matplotlib", "torchvision")
