@@ -101,7 +101,7 @@ def _trained(data: Digits, *, quiet: bool) -> nn.Module:
     torch.manual_seed(SEED)
     model = LeNetDigits()
     settings = TrainSettings(epochs=20, lr=4e-3, scheduler="onecycle", label_smoothing=SMOOTHING)
-    fit(model, _batches(data), settings, title="train", quiet=quiet)
+    fit(model, _batches(data), settings, quiet=quiet)
     return model
 
 

@@ -74,6 +74,8 @@ def lines(
         percent: y is a share in [0, 1], shown in per cent.
         marks: a marker per point; where None, on curves of at most 30 points.
     """
+    from matplotlib.ticker import MaxNLocator
+
     looks = zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_DASHES), strict=False)
     for (name, (x, y)), (colour, marker, dashes) in zip(series.items(), looks, strict=False):
         few = len(np.atleast_1d(np.asarray(x))) <= 30 if marks is None else marks
@@ -82,7 +84,7 @@ def lines(
     if any(series):
         axes.legend()
     if all(np.equal(np.mod(np.asarray(x, dtype=float), 1), 0).all() for x, _ in series.values()):
-        axes.xaxis.get_major_locator().set_params(integer=True)  # there is no epoch 1.5
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # there is no epoch 1.5
     _finish(axes, xlabel, ylabel, title, percent)
 
 
