@@ -13,11 +13,9 @@ from deepcompress.report.curves import bars, histograms, lines, picture
 IMAGES = 10_000  # of the test set
 
 OTHER_NETWORK = "Another dense network: ours starts from {start}, theirs from 91.40 %."
-HARD = (
-    "Where pruning alone has broken a network, its accuracy depends on the network more than on the rule: "
-    "two dense networks of equal accuracy come out far apart."
-)
-SHORT = "Retrained for {epochs} epochs, theirs for {of}."
+HARD = "Nothing has repaired this network yet: how far it falls depends on its weights more than on the rule."
+SHAPE = "The share below s standard deviations follows from the shape of each layer's weights, and these are another network's."
+SHORT = "Retrained for {epochs} instead of {of} epochs."
 
 
 def story(lab: Lab) -> Iterator[str]:
@@ -62,9 +60,8 @@ def _a1(lab: Lab) -> Iterator[str]:
             if found is None:
                 continue
             spread = two_errors(accuracy, IMAGES)
-            figures.append(
-                Figure(f"sparsity, {rule}, {letter} = {value}", sparsity, found["sparsity"], spread=0.01, why="Other weights.")
-            )
+            label = f"sparsity, {rule}, {letter} = {value}"
+            figures.append(Figure(label, sparsity, found["sparsity"], spread=0.01, why=SHAPE))
             figures.append(Figure(f"accuracy, {rule}, {letter} = {value}", accuracy, found["accuracy"], spread=spread, why=HARD))
     yield beside(figures)
     yield from _a1_pictures(lab)
@@ -160,7 +157,7 @@ def _a3(lab: Lab) -> Iterator[str]:
             figures.append(_shared_figure(f"5 bits, {init} start", theirs, found, start))
             rows.append((f"5 bits, {init}", *_shared_cells(found)))
     if (five := lab.get("A3 bits=5")) is not None:
-        why = "Counted over the indices of all layers but norms; " + start
+        why = "Counted over the indices of all layers. " + start
         figures.append(Figure("Huffman on 5-bit indices", CODE_LENGTH, five["code_length"], "bits", 0.05, why))
     yield beside(figures)
     yield table(("sharing", "accuracy", "RMSE", "mean code length", "entropy", "file", "time to cluster"), rows)
@@ -222,7 +219,7 @@ def _a4(lab: Lab) -> Iterator[str]:
     steps = [(row["name"], percent(row.get("sparsity")), percent(row["accuracy"])) for row in theirs["stages"]]
     yield table(("stage", "sparsity", "accuracy"), steps)
     first, last = theirs["stages"][0]["accuracy"], theirs["stages"][-1]["accuracy"]
-    cut = f"{settings['epochs']} epochs of retraining a round, theirs {settings['of']}; another dense network."
+    cut = f"Rounds of {settings['epochs']} instead of {settings['of']} epochs; another dense network."
     yield beside([
         Figure("lab ratio of their rounds (formula)", LAB_RATIO, theirs["lab_ratio"], "x", 0.5, "Other indices."),
         Figure("accuracy at the end", FINAL, last, spread=two_errors(FINAL, IMAGES), why=cut),
