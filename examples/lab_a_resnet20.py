@@ -7,8 +7,8 @@ A0 trains the dense network, A1 prunes it by two rules, A2 retrains what A1 left
 the file, A5 answers the questions of the lab with a demonstration each. A1 to A5 start from --checkpoint (a state dict with the
 names of akamaster/pytorch_resnet_cifar10), or else from A0's network.
 
-Committed run (examples/results/lab_a; one run, seed 0, one CPU thread): A0 by one cycle in 40 epochs instead of 100, 91.55 %; A2 and
-A4 with one epoch of retraining instead of twenty and ten, A1 to A5 from the published checkpoint of 91.73 %. What one run's
+Committed run (examples/results/lab_a; one run, seed 0, one CPU thread): A0 by one cycle in 40 epochs instead of 100, 91.55 %; A2
+and A4 with one epoch of retraining instead of twenty and ten, A1 to A5 from the published checkpoint of 91.73 %. What one run's
 accuracy is known to: two standard errors of 10,000 test images, 0.5 to 1 point. Seconds were taken beside other work.
 """
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import deepcompress as dc
+
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
@@ -27,7 +29,7 @@ class Newcomer(nn.Module):
 
 
 def test_there_is_code() -> None:
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 9
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
@@ -36,16 +38,17 @@ def test_code_block_runs(number: int, tmp_path: Path, monkeypatch: pytest.Monkey
     torch.manual_seed(0)
     model = Newcomer()
     names = {
-        "dc": __import__("deepcompress"),
+        "dc": dc,
         "model": model,
         "fresh_model": Newcomer(),
         "train_loader": [(torch.randn(8, 1, 4, 4), torch.randint(0, 3, (8,))) for _ in range(2)],
         "accuracy": lambda model: 0.5,
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
         "masks": {"fc1.weight": torch.rand(8, 16) > 0.5},
+        "pipeline": dc.Pipeline([("quantize", dc.KMeansQuantize(bits=3))]),
     }
     exec(BLOCKS[number], names)
-    if "result" in names:
+    if "model.dcz" in BLOCKS[number]:
         assert (tmp_path / "model.dcz").stat().st_size == names["result"].report.file_bytes
         loaded = names["fresh_model"].state_dict()
         assert all(torch.equal(loaded[name], value) for name, value in names["result"].model.state_dict().items())
