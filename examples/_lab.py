@@ -342,8 +342,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A Markdown table; numbers to the right."""
     right = [all(isinstance(row[i], (int, float)) or str(row[i])[:1].isdigit() for row in rows) for i in range(len(head))]
     rule = "|".join("---:" if to_right else "---" for to_right in right)
-    body = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(["| " + " | ".join(head) + " |", f"|{rule}|", *body, ""])
+    first, *body = ("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in (head, *rows))
+    return "\n".join([first, f"|{rule}|", *body, ""])
 
 
 def beside(figures: Sequence[Figure]) -> str:
