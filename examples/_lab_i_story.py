@@ -79,8 +79,8 @@ def _weights(lab: Lab) -> Iterator[str]:
     yield table(("bits of a weight", "one scale per layer", "one per output channel"), rows)
     yield (
         "A scale for each layer has to reach the largest weight of all channels; where folding has made one channel's weights "
-        "much larger than another's, the small ones get few levels. That costs nothing at 8 bits here; with fewer it does, and a "
-        "scale per channel, which costs four bytes each, wins it back.\n"
+        "much larger than another's, the small ones get few levels. At 8 bits that hardly shows; with fewer it does, and a "
+        "scale per channel, which costs four bytes each, wins much of it back.\n"
     )
 
 
@@ -146,7 +146,8 @@ def _integers(lab: Lab) -> Iterator[str]:
         "Between the image's codes and the logits' codes there is no float operation: int32 accumulators of uint8 codes less "
         "their zero point times int8 weights, a bias of 32 bits on the scale of input x weight, a 64-bit product with the "
         "multiplier, a rounding shift (one rounding, halves up), the output's zero point, a clamp that is the ReLU as well. Max "
-        "pooling compares codes.\n"
+        "pooling compares codes. Between two layers there is one grid, where the floats above were rounded twice, behind the one "
+        "layer and before the other.\n"
     )
     rows = [(name, percent(found["accuracy"]), percent(found["same class as in floats"])) for name, found in runs.items()]
     yield table(("ranges by", "test accuracy in integers", "same class as the float network"), rows)

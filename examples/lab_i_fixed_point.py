@@ -6,7 +6,9 @@ Trained in floats, batch norm folded; then weights to 8 bits with one scale per 
 training images, then biases at 32 bits and a multiplier and a shift per layer. The last network runs in integers from the image's
 codes to the logits' codes, and every layer of it is checked against float arithmetic.
 
-Committed run (examples/results/lab_i; one run, seed 0, CPU): EPOCHS
+Committed run (examples/results/lab_i; one run, seed 0, CPU, 12 epochs): 82.00 % in floats, 81.90 % with weights of 8 bits,
+81.82 % with activations too, 81.99 % in integers alone. Two standard errors of 10,000 test images are 0.8 points; the float and
+the integer network agree in 98.4 % of the classes. Training takes five minutes on one free core, the rest about as long.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def main() -> None:
 
 
 def make_network(seed: int) -> nn.Module:
-    """Three 3x3 convolutions with batch norm, ReLU and pooling, two linear layers; 122,698 parameters."""
+    """Three 3x3 convolutions with batch norm, ReLU and pooling, two linear layers; 122,730 parameters."""
     torch.manual_seed(seed)
     layers: list[tuple[str, nn.Module]] = []
     channels = 3
