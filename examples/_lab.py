@@ -186,7 +186,7 @@ class Lab:
     def tell(self, story: Callable[[Lab], Iterator[str]]) -> None:
         """Write summary.md and the pictures from what is known so far."""
         self._write()
-        note = "\n**With --quick: stand-in data, one or two epochs. No figure here is a result.**\n" if self.options.quick else ""
+        note = "\n**With --quick: stand-in data, few epochs. No figure here is a result.**\n" if self.options.quick else ""
         parts = [f"# Lab {self.name.upper()}. {self.title}\n{note}", *story(self), self._footer()]
         (self.out / "summary.md").write_text("\n".join(parts), encoding="utf-8")
         say(f"{self.out / 'summary.md'}, results.json and {len(list(self.out.glob('*.png')))} plots")
