@@ -35,6 +35,9 @@ PIPELINE = dc.Pipeline(
         ("encode", dc.HuffmanEncode()),
     ]
 )
+GRIDS = dc.Pipeline(
+    [("grid", dc.AffineQuantize(bits=4)), ("finetune", dc.Finetune(2, 1e-2, "SGD", rest=True)), ("encode", dc.HuffmanEncode())]
+)
 SGD = dc.TrainSettings(2, 0.05, "SGD", {"momentum": 0.9})
 
 
@@ -120,6 +123,9 @@ class Scenarios:
             "accuracy": result.histories["retrain"].epochs[0].accuracy,
             "untouched": values(model) == values(network(self.rank)),
         }
+
+    def grids(self) -> Any:
+        GRIDS.run(network(0), train=loader(self.rank), quiet=True).compressed.save(self.out / f"grids.{self.rank}.dcz")
 
     def masks(self) -> Any:
         model = network(0)
@@ -247,7 +253,7 @@ def main() -> None:
         scenarios = Scenarios(group, out)
         logging.getLogger("deepcompress").addHandler(Listener(scenarios.log))
         found: dict[str, Any] = {"size": group.size, "device": str(group.device)}
-        for name in ("pipeline", "masks", "uneven", "lbfgs", "best", "wrapped", "buffers", "unused", "notice"):
+        for name in ("pipeline", "grids", "masks", "uneven", "lbfgs", "best", "wrapped", "buffers", "unused", "notice"):
             found[name] = getattr(scenarios, name)()
         found["stage"] = scenarios.stage()
         for guilty in range(2):

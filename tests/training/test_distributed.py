@@ -25,7 +25,7 @@ from deepcompress.training.group import current_group
 from deepcompress.training.joined import JoinedGroup
 from deepcompress.training.retrain import retrain
 
-from .ranks import PIPELINE, SGD, Whole, data, gradual, loader, mean_square, network, uneven, values
+from .ranks import GRIDS, PIPELINE, SGD, Whole, data, gradual, loader, mean_square, network, uneven, values
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = Path(__file__).with_name("ranks.py")
@@ -73,6 +73,14 @@ def test_a_pipeline_comes_to_what_one_process_comes_to(ranks: tuple[list[dict[st
     assert first["accuracy"] == second["accuracy"] == pytest.approx(alone.histories["retrain"].epochs[0].accuracy)
     assert first["untouched"]
     assert second["untouched"]
+
+
+def test_steps_of_grids_move_alike(ranks: tuple[list[dict[str, Any]], Path]) -> None:
+    files = [ranks[1] / f"grids.{rank}.dcz" for rank in range(2)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    reference = GRIDS.run(network(0), train=Whole(), quiet=True).compressed.state_dict()
+    for name, tensor in dc.load(files[0]).state_dict().items():
+        torch.testing.assert_close(tensor, reference[name], rtol=1e-4, atol=1e-6)
 
 
 def test_measures_are_taken_on_rank_0(found: list[dict[str, Any]]) -> None:
