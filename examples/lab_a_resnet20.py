@@ -130,6 +130,7 @@ def part_a1(lab: Lab) -> None:
     """Two rules, three strengths each, nothing retrained."""
     model, score = dense(lab), accuracy(lab)
     lab.step("A1 dense", lambda: score(model), start=origin(lab))
+    lab.step("A1 dense filters", lambda: _filters(model), start=origin(lab))
     for rule, (letter, values) in RULES.items():
         for value in values:
             stage = prune_stage(rule, value)
@@ -138,11 +139,15 @@ def part_a1(lab: Lab) -> None:
 
 def _pruned_row(model: nn.Module, stage: dc.Prune, score: Callable[[nn.Module], float]) -> dict[str, Any]:
     result = dc.Pipeline([("prune", stage)]).run(model, evaluate=score)
-    weights = dict(result.model.named_parameters())
-    filters = {name: weights[name].detach().abs().sum((1, 2, 3)).tolist() for name in (FIRST, THIRTEENTH)}
     layers = {row.name: row.sparsity for row in result.report.layers if row.pruned}
     row = result.report.stages[-1]
-    return {"sparsity": row.sparsity, "accuracy": row.accuracy, "layers": layers, "filters": filters}
+    return {"sparsity": row.sparsity, "accuracy": row.accuracy, "layers": layers, "filters": _filters(result.model)}
+
+
+def _filters(model: nn.Module) -> dict[str, list[float]]:
+    """Sum of |w| over each filter of the first and the thirteenth convolution."""
+    weights = dict(model.named_parameters())
+    return {name: weights[name].detach().abs().sum((1, 2, 3)).tolist() for name in (FIRST, THIRTEENTH)}
 
 
 def part_a2(lab: Lab) -> None:
@@ -273,7 +278,7 @@ def _combinations(model: nn.Module, score: Callable[[nn.Module], float]) -> dict
     """File bytes of pruning and sharing, each alone and both; and k-means against the nearest of evenly spaced values."""
     prune, encode = ("prune", dc.Prune("percentile", q=0.5)), ("encode", dc.HuffmanEncode())
     share = ("quantize", dc.KMeansQuantize(bits=4))
-    even = ("quantize", dc.KMeansQuantize(bits=4, init="linear", max_iter=1))
+    even = ("quantize", dc.AffineQuantize(bits=4, symmetric=False))
     ways: dict[str, list[tuple[str, Any]]] = {
         "neither": [encode], "pruning": [prune, encode], "sharing": [share, encode], "both": [prune, share, encode],
         "nearest of even values": [even, encode],

@@ -145,8 +145,12 @@ def main() -> None:
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Load a state dict, perhaps under "state_dict" and with DataParallel's prefix. Raises ModelError where it does not fit."""
-    tensors, own = read_checkpoint(str(path)).tensors, model.state_dict()
+    """Load a state dict, perhaps under "state_dict" and with DataParallel's prefix. Raises ModelError where it does not fit.
+
+    Norms of old checkpoints do not count their batches; everything else must be there.
+    """
+    tensors = read_checkpoint(str(path)).tensors
+    own = {name: value for name, value in model.state_dict().items() if name in tensors or "num_batches_tracked" not in name}
     wrong = [name for name, value in own.items() if name not in tensors or tensors[name].shape != value.shape]
     strange = [name for name in tensors if name not in own]
     if wrong or strange:
