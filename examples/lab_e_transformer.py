@@ -351,6 +351,8 @@ def _tell_training(lab: Lab) -> Iterator[str]:
             lines(left, curves, xlabel=xlabel, ylabel="Cross entropy per token", title="Loss")
             curves = {"1,000 other sequences": history_lines({"": history}, "validation")[""]}
             lines(right, curves, xlabel=xlabel, ylabel="Sequences written right", title="Accuracy", percent=True)
+            for axes in (left, right):
+                axes.xaxis.get_major_locator().set_params(integer=True)
 
     yield lab.picture("e4_training", "E4: learning to write backwards", draw)
     if (found := lab.get("E4 attention")) is None:
@@ -359,7 +361,9 @@ def _tell_training(lab: Lab) -> Iterator[str]:
     def attention(path: Path) -> None:
         with picture(path, len(found["heads"]), size=(3.6, 3.7)) as panels:
             for number, (axes, weights) in enumerate(zip(panels, found["heads"], strict=True), 1):
-                matrix(axes, weights, xlabel="Digit read", ylabel="Token written" if number == 1 else "", title=f"Head {number}")
+                first, last = number == 1, number == len(panels)
+                labels = {"ylabel": "Token written" if first else "", "legend": "Attention weight" if last else ""}
+                matrix(axes, weights, xlabel="Digit read", title=f"Head {number}", **labels)
                 axes.set_xticks(range(LONGEST), [str(digit) for digit in found["source"]])
 
     yield lab.picture("e4_attention", "E4: where the heads of the last decoder layer look, as they write one sequence", attention)
