@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import deepcompress as dc
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+LABS = sorted((EXAMPLES / "results").glob("lab_*"))
 FILES = sorted((EXAMPLES / "results").glob("*.dcz"))
 
 
@@ -33,3 +35,20 @@ def test_committed_files_reach_what_is_claimed() -> None:
     command = [sys.executable, str(EXAMPLES / "verify_results.py"), "--data", os.environ["DEEPCOMPRESS_DATA"]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_lab_has_its_script() -> None:
+    assert [path.name.split("_")[1] for path in sorted(EXAMPLES.glob("lab_*.py"))] == list("abcdefghi")
+
+
+@pytest.mark.parametrize("lab", LABS, ids=lambda path: path.name)
+def test_a_committed_result_is_of_real_data_and_explains_what_differs(lab: Path) -> None:
+    summary = (lab / "summary.md").read_text(encoding="utf-8")
+    results = json.loads((lab / "results.json").read_text(encoding="utf-8"))
+    assert "not explained" not in summary
+    assert "--quick" not in summary
+    assert not any("stand-in" in str(entry["settings"]["data"]) for entry in results["steps"].values())
+    pictures = set(re.findall(r"!\[[^]]*\]\(([^)]+\.png)\)", summary))
+    assert pictures
+    assert pictures == {path.name for path in lab.glob("*.png")}
+    assert "/tmp" not in json.dumps(results) + summary
