@@ -15,6 +15,7 @@ to: two standard errors of 10,000 test images, 0.8 points.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -292,10 +293,10 @@ def _tell_b3(lab: Lab) -> Iterator[str]:
 
 
 def _dips(run: dict[str, Any]) -> str:
-    """The largest fall of the test accuracy from one epoch to the next among those that begin with a milestone."""
+    """The largest fall of the test accuracy in an epoch with a milestone; one at an epoch's end is measured with it."""
     epochs = run["history"]["epochs"]
     scores = [epoch["validation"] for epoch in epochs]
-    at = {int(len(scores) * epoch / LENGTH) for epoch in STEPS}
+    at = {math.ceil(len(scores) * epoch / LENGTH) - 1 for epoch in STEPS}
     falls = [scores[place - 1] - scores[place] for place in at if 0 < place < len(scores)]
     return f"{100 * max(falls, default=0.0):.1f} points"
 
