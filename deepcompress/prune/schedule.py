@@ -62,6 +62,11 @@ class Schedule:
         sparsity = self.final + (self.initial - self.final) * left ** _POWERS[self.kind]
         return max(self.initial, sparsity)  # against rounding
 
+    def next_turn(self, progress_in_epochs: float) -> float:
+        """The next point, in epochs, that must not be passed over: a milestone, or the end. Infinite after the last one."""
+        turns = [epoch for epoch, _ in self.milestones] or [self.end]
+        return min((turn for turn in turns if turn > progress_in_epochs), default=math.inf)
+
     def config(self) -> dict[str, Any]:
         """The schedule as JSON."""
         if self.kind == "step":

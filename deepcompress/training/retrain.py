@@ -32,7 +32,7 @@ class Gradual:
         method: "percentile", "unstructured" or "filter_l1"; the schedule gives its share.
         schedule: share pruned as a function of epochs.
         parameters: the method's others, such as scope.
-        every: epochs between two looks at the schedule; fractions are fine. Its end is never overlooked.
+        every: epochs between two looks at the schedule; fractions are fine. Milestones and its end are never passed over.
         reversible: until the schedule ends, a pruned weight goes on learning behind its mask (its gradient passes straight
             through) and comes back where it has outgrown others. Else it is gone for good.
     """
@@ -128,7 +128,7 @@ class _Keeper:
             return
         schedule = self.gradual.schedule
         self._prune_to(self.gradual, schedule.at(progress))
-        self._next_look = min(progress + self.gradual.every, schedule.end)
+        self._next_look = min(progress + self.gradual.every, schedule.next_turn(progress))
         if progress >= schedule.end:
             self._freeze()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -88,3 +89,10 @@ PAIRS = "must be pairs (epoch >= 0, sparsity in [0, 1]), epochs and sparsities a
 def test_bad_fields(fields: dict[str, Any], text: str) -> None:
     with pytest.raises(ParameterError, match=re.escape(text)):
         Schedule.from_config(fields)
+
+
+def test_turns_are_milestones_or_the_end() -> None:
+    step = Schedule("step", milestones=((2, 0.1), (4, 0.5)))
+    assert [step.next_turn(at) for at in (0, 1.9, 2, 3.7, 4, 9)] == [2, 2, 4, 4, math.inf, math.inf]
+    linear = Schedule("linear", final=0.5, begin=1, end=3)
+    assert [linear.next_turn(at) for at in (0, 2.9, 3)] == [3, 3, math.inf]

@@ -215,3 +215,14 @@ def test_a_step_at_once_prunes_without_training(model: nn.Module) -> None:
     masks, _ = retrain(model, None, {}, TrainSettings(0), gradual=gradual)
     assert all(is_zero(model.get_parameter(name), mask) for name, mask in masks.items())
     assert count_zeros(masks) == 36
+
+
+@pytest.mark.parametrize("batch", [24, 8, 5])
+@pytest.mark.parametrize("every", [0.25, 0.4, 3.0])
+def test_a_milestone_at_the_end_of_an_epoch_is_met_in_it(model: nn.Module, train: Any, batch: int, every: float) -> None:
+    batches = torch.utils.data.DataLoader(train.dataset, batch)
+    schedule = Schedule("step", milestones=((1.0, 0.25), (2.0, 0.5), (3.0, 0.75)))
+    _, history = retrain(
+        model, batches, {}, TrainSettings(4), gradual=Gradual(weights_of(model), "percentile", schedule, every=every)
+    )
+    assert [record.sparsity for record in history.epochs] == [0.25, 0.5, 0.75, 0.75]
