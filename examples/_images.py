@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -48,11 +49,26 @@ def loader(
     images: Images, batch: int, *, workers: int = 0, sampler: Sampler[int] | None = None, device: str = "cpu"
 ) -> DataLoader[Any]:
     """Batches, shuffled unless a sampler orders them. More workers than cores work too, in turns; see `notice`."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
-        return DataLoader(
-            images, batch, shuffle=sampler is None, sampler=sampler, num_workers=workers, pin_memory=device == "cuda"
-        )
+    warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)  # `notice` says it shorter
+    return DataLoader(images, batch, shuffle=sampler is None, sampler=sampler, num_workers=workers, pin_memory=device == "cuda")
+
+
+class Starts:
+    """A loader, and how long each pass through it took to give its first batch: worker processes have to be started."""
+
+    def __init__(self, batches: DataLoader[Any]) -> None:
+        self.batches = batches
+        self.seconds: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        start = time.perf_counter()
+        for place, batch in enumerate(self.batches):
+            if place == 0:
+                self.seconds.append(time.perf_counter() - start)
+            yield batch
 
 
 def notice(workers: int) -> str | None:

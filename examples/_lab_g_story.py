@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -53,8 +54,14 @@ def _scale(lab: Lab) -> Iterator[str]:
         f"ResNet-18 for 32x32 images, batches of {made['batch']}, {precision}. Cut to fit this machine: epochs {made['epochs']} "
         f"(theirs 5), steps in each {steps} (theirs 391), {images}. Images are padded, cropped, mirrored and normalised one by "
         f"one in worker processes ({made['workers']} unless a table says otherwise). Seconds for an epoch of 50,000 images are "
-        "scaled from fewer.\n"
+        f"scaled from fewer.{_shared(lab)}\n"
     )
+
+
+def _shared(lab: Lab) -> str:
+    """Above as many as there are cores, other programs took their part, and times are too long by as much."""
+    loads = [found["load"] for key in ("training ", "loading ", "time ", "device ") for found in lab.starting(key).values()]
+    return f" The load average meanwhile: {min(loads)} to {max(loads)} on {os.cpu_count()} cores."
 
 
 def _short(lab: Lab, key: str) -> str:
@@ -79,10 +86,12 @@ def _times(lab: Lab) -> Iterator[str]:
     yield table(head, rows)
     yield (
         "Loading is the time that the loop waits for the loader; training is the step, from when the device has done all before "
-        "to when it has done the step, without moving the batch there. What is missing from the sum is moving, and bookkeeping.\n"
+        "to when it has done the step, without moving the batch there. What is missing from the sum is moving, and bookkeeping. "
+        f"Of the loading, {median(run['starts']):.2f} s an epoch are for starting the workers, until the first batch is there.\n"
     )
-    scale = ALL / made["images"]
-    ours = {what: scale * median(epoch[what] for epoch in epochs) for what in ("seconds_loading", "seconds_training", "seconds")}
+    parts = ("seconds_loading", "seconds_training", "seconds")
+    start, middle = median(run["starts"]), {what: median(epoch[what] for epoch in epochs) for what in parts}
+    ours = {what: whole(seconds, made, start if what != "seconds_training" else 0.0) for what, seconds in middle.items()}
     why = _machine(lab)
     yield beside([
         Figure("loading, an epoch", LOADING, ours["seconds_loading"], "s", 0.1 * LOADING, why),
@@ -91,8 +100,13 @@ def _times(lab: Lab) -> Iterator[str]:
     ])  # fmt: skip
 
 
+def whole(seconds: float, made: dict[str, Any], start: float) -> float:
+    """An epoch's seconds for 50,000 images, of fewer: all but the start grows with them."""
+    return start + (seconds - start) * ALL / made["images"]
+
+
 def _machine(lab: Lab) -> str:
-    return "Another machine." if lab.device.type == "cuda" else "Theirs is a GPU; ours the CPU cores that stand below."
+    return "Another machine." if lab.device.type == "cuda" else "Theirs is a GPU; ours is the CPU that stands below."
 
 
 def _best(lab: Lab, shares: list[float]) -> str:
@@ -108,8 +122,8 @@ def _workers(lab: Lab) -> Iterator[str]:
         return
     yield "## How many workers\n"
     for_all = {n: found["seconds"] * ALL / found["images"] for n, found in alone.items()}
-    waited = {n: found["loading"] * ALL / found["images"] for n, found in along.items()}
-    whole = {n: found["seconds"] * ALL / found["images"] for n, found in along.items()}
+    waited = {n: whole(found["loading"], found, found["start"]) for n, found in along.items()}
+    every = {n: whole(found["seconds"], found, found["start"]) for n, found in along.items()}
 
     def draw(path: Path) -> None:
         with picture(path, 2, size=(5.6, 3.8)) as (left, right):
@@ -119,19 +133,19 @@ def _workers(lab: Lab) -> Iterator[str]:
                  title="Waiting for the loader while training")  # fmt: skip
 
     yield lab.picture("g_workers", "Seconds for 50,000 images, by the number of worker processes", draw)
-    rows = [(n, f"{for_all[n]:.2f} s", f"{waited[n]:.2f} s", f"{whole[n]:,.0f} s") for n in along]
-    yield table(("workers", "loading alone", "waiting while training", "the whole epoch"), rows)
+    rows = [(n, *(f"{s:.2f} s" for s in (for_all[n], along[n]["start"], waited[n])), f"{every[n]:,.0f} s") for n in along]
+    yield table(("workers", "loading alone", "until the first batch", "waiting while training", "the whole epoch"), rows)
     measured = f"{next(iter(alone.values()))['images']:,} and {next(iter(along.values()))['images']:,}"
     yield f"Seconds for 50,000 images, measured on {measured}.\n"
     why = {
-        0: "Their images take longer to prepare, on their processor, than ours here.",
+        0: "Another processor prepares them.",
         **dict.fromkeys(WORKERS[1:], "A step on the CPU keeps its cores busy, and workers wait their turn; theirs is on a GPU."),
     }
     yield beside([
-        Figure(f"waiting with {n} workers", BY_WORKERS.get(n), waited[n], "s", 0.1 * BY_WORKERS.get(n, 0.0), why[n])
-        for n in along
+        Figure(f"waiting with {n} workers", BY_WORKERS[n], waited[n], "s", 0.1 * BY_WORKERS[n], why[n])
+        for n in along if n in BY_WORKERS
     ])  # fmt: skip
-    fastest = min(whole, key=lambda n: whole[n])
+    fastest = min(every, key=lambda n: every[n])
     yield (
         "Without workers each batch is prepared while the step waits. With one, batches are prepared while the step before "
         "runs, and the wait is nearly gone as soon as that takes less time than the step: one is enough where a step is slow, "
@@ -269,7 +283,9 @@ def _trace(lab: Lab) -> Iterator[str]:
                  title="Operations that take longest, without what they call")  # fmt: skip
 
     yield lab.picture("g_trace", "What the operations of one training step take", draw)
-    yield table(("part of a step", "milliseconds"), [(name, f"{time:,.1f}") for name, time in found["marks"].items()])
+    parts = {"enumerate(DataLoader)": "the loader", "to device": "to the device", "Optimizer.step": "update"}
+    rows = [(parts.get(name, name), f"{time:,.1f}") for name, time in found["marks"].items()]
+    yield table(("part of a step", "milliseconds"), rows)
     yield (
         "trace.json.gz, which the script writes beside this page, opens in ui.perfetto.dev or chrome://tracing: each step with "
         "its forward pass, its backward pass on a thread of its own, the optimizer's step, and the wait for the loader.\n"

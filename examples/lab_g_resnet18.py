@@ -20,6 +20,7 @@ import argparse
 import gzip
 import json
 import logging
+import os
 import time
 from collections import Counter
 from functools import partial
@@ -27,7 +28,7 @@ from typing import Any
 
 import torch
 from _data import Batches
-from _images import CLASSES, Images, at_least, loader, notice, part_of
+from _images import CLASSES, Images, Starts, at_least, loader, notice, part_of
 from _lab import Lab, run_lab, say
 from torch import nn
 
@@ -71,10 +72,14 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def measure(lab: Lab) -> None:
     logging.getLogger("deepcompress.training").setLevel(logging.WARNING)  # `train` says more of an epoch
-    if (said := notice(lab.options.workers)) is not None:
-        say(f"notice: {said}")
+    _notice(lab.options.workers)
     for part in list(PARTS) if lab.options.part == "all" else [lab.options.part]:
         PARTS[part](lab)
+
+
+def _notice(workers: int) -> None:
+    if (said := notice(workers)) is not None:
+        say(f"notice: {said}")
 
 
 # What every part needs
@@ -84,16 +89,17 @@ def size(lab: Lab) -> dict[str, Any]:
     """What a figure depends on besides the number of epochs; less of everything with --quick."""
     wanted = lab.options
     if wanted.quick:
-        return {"images": 8, "test_images": 20, "batch": 4, "workers": 1, "autocast": False}
+        return {"images": 4, "test_images": 10, "batch": 4, "workers": 1, "autocast": False}
     return {"images": wanted.images, "test_images": wanted.test_images, "batch": wanted.batch, "workers": wanted.workers,
             "autocast": wanted.autocast}  # fmt: skip
 
 
-def batches(lab: Lab, *, workers: int | None = None, images: int | None = None) -> Any:
+def batches(lab: Lab, *, workers: int | None = None, images: int | None = None) -> Starts:
     sizes = size(lab)
     split = part_of(lab.data()[0], images or sizes["images"])
     chosen = sizes["workers"] if workers is None else workers
-    return loader(Images(split, augment=not lab.options.quick), sizes["batch"], workers=chosen, device=lab.device.type)
+    prepared = Images(split, augment=not lab.options.quick)
+    return Starts(loader(prepared, sizes["batch"], workers=chosen, device=lab.device.type))
 
 
 def network(lab: Lab, *, norm: bool = True, device: torch.device | None = None) -> nn.Module:
@@ -106,6 +112,11 @@ def settings(lab: Lab, epochs: int, optimizer: str) -> dc.TrainSettings:
     name, lr, options = OPTIMIZERS[optimizer]
     autocast = "bfloat16" if size(lab)["autocast"] else None
     return dc.TrainSettings(epochs, lr, name, options, autocast=autocast, seed=lab.options.seed)
+
+
+def load() -> float:
+    """How many programs want a core just now; above the number of cores, times are too long."""
+    return round(os.getloadavg()[0], 1)
 
 
 def right_by_class(lab: Lab, model: nn.Module) -> list[float]:
@@ -138,12 +149,13 @@ def train(lab: Lab, optimizer: str, epochs: int, norm: bool) -> dict[str, Any]:
         say(f"  {_line(record)}, best class {_best(lab, classes[-1])}")
 
     found: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
+    there = batches(lab)
     try:
-        dc.fit(model, batches(lab), settings(lab, epochs, optimizer), validate=validate, after_epoch=tell)
+        dc.fit(model, there, settings(lab, epochs, optimizer), validate=validate, after_epoch=tell)
     except dc.TrainingError as error:  # a rate that is too high is a result
         found["ended"] = str(error).partition(";")[0]
     history = dc.History(tuple(records)).as_dict()
-    return {**found, "history": history, "classes": classes}
+    return {**found, "history": history, "classes": classes, "starts": there.seconds, "load": load()}
 
 
 def _line(record: Any) -> str:
@@ -172,6 +184,7 @@ def part_run(lab: Lab) -> None:
 
 def part_workers(lab: Lab) -> None:
     for workers in (0, 1) if lab.options.quick else WORKERS:
+        _notice(workers)
         lab.step(f"loading alone {workers}", partial(_load, lab, workers), **_loading_size(lab, ALL))
         lab.step(f"loading beside {workers}", partial(_load_beside, lab, workers), **_loading_size(lab, 8 * size(lab)["batch"]))
 
@@ -188,7 +201,7 @@ def _load(lab: Lab, workers: int) -> dict[str, Any]:
     there = batches(lab, workers=workers, images=_loading_size(lab, ALL)["images"])
     start = time.perf_counter()
     images = sum(len(labels) for _, labels in there)
-    return {"seconds": time.perf_counter() - start, "images": images}
+    return {"seconds": time.perf_counter() - start, "images": images, "load": load()}
 
 
 def _load_beside(lab: Lab, workers: int) -> dict[str, Any]:
@@ -196,7 +209,8 @@ def _load_beside(lab: Lab, workers: int) -> dict[str, Any]:
     images = _loading_size(lab, 8 * size(lab)["batch"])["images"]
     there = batches(lab, workers=workers, images=images)
     last = dc.fit(network(lab), there, settings(lab, 2, "SGD")).epochs[-1]
-    return {"loading": last.seconds_loading, "training": last.seconds_training, "seconds": last.seconds, "images": images}
+    return {"loading": last.seconds_loading, "start": there.seconds[-1], "seconds": last.seconds, "images": images,
+            "load": load()}  # fmt: skip
 
 
 def part_devices(lab: Lab) -> None:
@@ -212,7 +226,7 @@ def _time(lab: Lab, key: str, device: torch.device, *, norm: bool = True) -> Non
     def seconds() -> dict[str, Any]:
         model = network(lab, norm=norm, device=device)
         last = dc.fit(model, batches(lab, images=images), settings(lab, 2, "SGD")).epochs[-1]
-        return {"seconds": last.seconds, "training": last.seconds_training, "images": images}
+        return {"seconds": last.seconds, "training": last.seconds_training, "images": images, "load": load()}
 
     lab.step(key, seconds, epochs=2, **{**sizes, "images": images})
 
