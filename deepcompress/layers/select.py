@@ -149,12 +149,12 @@ def select_weights(
     weights = _weights(model)
     chosen = [weight for weight in weights if weight.ordinary]
     if include is not None:
-        takes = _matches("include", _strings("include", include, owner), weights, _Weight.taken_by, owner)
+        takes = _matches("include", strings_given("include", include, owner), weights, _Weight.taken_by, owner)
         chosen = [weight for weight in weights if any(weight is taken for taken in takes)]
     if types is not None:
-        chosen = _of_types(model, _strings("types", types, owner), weights, chosen, owner)
+        chosen = _of_types(model, strings_given("types", types, owner), weights, chosen, owner)
     if exclude is not None:
-        drops = _matches("exclude", _strings("exclude", exclude, owner), weights, _Weight.lies_in, owner)
+        drops = _matches("exclude", strings_given("exclude", exclude, owner), weights, _Weight.lies_in, owner)
         chosen = [weight for weight in chosen if not any(weight is dropped for dropped in drops)]
     if not chosen and not (include is None and types is None):
         raise ParameterError(
@@ -211,7 +211,7 @@ def _matches(
         found = [weight for weight in weights if test(weight, pattern)]
         if not found:
             hint = " (biases and norms only by their own names)" if any(w.lies_in(pattern) for w in weights) else ""
-            expected = f"patterns that match weights{hint}; there are {_some([w.places[0].name for w in weights])}"
+            expected = f"patterns that match weights{hint}; there are {some_of([w.places[0].name for w in weights])}"
             raise ParameterError.of(parameter, owner, expected, pattern)
         taken += found
     return taken
@@ -222,17 +222,19 @@ def _of_types(model: Model, types: Sequence[str], weights: list[_Weight], chosen
         raise ParameterError.of("types", owner, "left out for a bare state dict, which has no layers", list(types))
     for type_name in types:
         if not any(weight.has_type(type_name) for weight in weights):
-            there = _some(sorted({place.types[0] for weight in weights for place in weight.places}))
+            there = some_of(sorted({place.types[0] for weight in weights for place in weight.places}))
             raise ParameterError.of("types", owner, f"class names of layers in the model, which has {there}", type_name)
     return [weight for weight in chosen if any(weight.has_type(type_name) for type_name in types)]
 
 
-def _strings(parameter: str, value: Sequence[str], owner: str) -> Sequence[str]:
+def strings_given(parameter: str, value: Sequence[str], owner: str) -> Sequence[str]:
+    """The patterns or class names that were given. Raises ParameterError where they are no sequence of strings."""
     if isinstance(value, str) or not all(isinstance(item, str) for item in value):
         raise ParameterError.of(parameter, owner, "a sequence of strings", value)
     return value
 
 
-def _some(names: Sequence[str]) -> str:
+def some_of(names: Sequence[str]) -> str:
+    """The first few names, for an error, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:_NAMES_SHOWN])
     return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from deepcompress.errors import ParameterError
+from deepcompress.layers.select import some_of, strings_given
 
 DEFAULT_TYPES = ("Conv1d", "Conv2d", "Conv3d", "Linear")
-_NAMES_SHOWN = 6
 
 
 def select_modules(
@@ -41,17 +41,17 @@ def select_modules(
         ParameterError: a pattern or a type matches nothing, or nothing is left.
     """
     places = _places(model)
-    kinds = _strings("types", types, owner) if types is not None else DEFAULT_TYPES
+    kinds = strings_given("types", types, owner) if types is not None else DEFAULT_TYPES
     for kind in types or ():
         if not any(_is_a(module, kind) for module, _ in places.values()):
-            there = _some(sorted({type(module).__name__ for module, _ in places.values()}))
+            there = some_of(sorted({type(module).__name__ for module, _ in places.values()}))
             raise ParameterError.of("types", owner, f"class names of modules in the model, which has {there}", kind)
     chosen = {name: scopes for name, (module, scopes) in places.items() if any(_is_a(module, kind) for kind in kinds)}
     if include is not None:
-        taken = _matching("include", _strings("include", include, owner), chosen, owner)
+        taken = _matching("include", strings_given("include", include, owner), chosen, owner)
         chosen = {name: scopes for name, scopes in chosen.items() if name in taken}
     if exclude is not None:
-        dropped = _matching("exclude", _strings("exclude", exclude, owner), chosen, owner)
+        dropped = _matching("exclude", strings_given("exclude", exclude, owner), chosen, owner)
         chosen = {name: scopes for name, scopes in chosen.items() if name not in dropped}
     if not chosen:
         raise ParameterError(f"{owner}: include={include!r}, exclude={exclude!r}, types={list(kinds)!r} leave no modules")
@@ -145,20 +145,9 @@ def _matching(parameter: str, patterns: Sequence[str], scopes: Mapping[str, list
 def _matches(parameter: str, pattern: str, scopes: Mapping[str, list[str]], owner: str) -> Iterable[str]:
     found = [name for name, places in scopes.items() if any(fnmatchcase(place, pattern) for place in places)]
     if not found:
-        raise ParameterError.of(parameter, owner, f"patterns that match modules, which are {_some(list(scopes))}", pattern)
+        raise ParameterError.of(parameter, owner, f"patterns that match modules, which are {some_of(list(scopes))}", pattern)
     return found
 
 
 def _is_a(module: nn.Module, kind: str) -> bool:
     return any(base.__name__ == kind for base in type(module).__mro__)
-
-
-def _strings(parameter: str, value: Sequence[str], owner: str) -> Sequence[str]:
-    if isinstance(value, str) or not all(isinstance(item, str) for item in value):
-        raise ParameterError.of(parameter, owner, "a sequence of strings", value)
-    return value
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
