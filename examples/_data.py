@@ -38,6 +38,10 @@ class Split:
     def take(self, rows: Tensor) -> Split:
         return Split(self.images[rows], self.labels[rows], self.mean, self.std)
 
+    def sample(self, count: int | None, seed: int = 0) -> Split:
+        """So many of the images, or all, drawn at random and the same ones each time."""
+        return self.take(torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count])
+
 
 class Batches:
     """An iterable of normalised (images, labels) batches, in memory; a new shuffle and new crops at every pass.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -39,12 +38,6 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
         return self._prepare(Image.fromarray(self._pixels[place])), self._labels[place]
 
 
-def part_of(split: Split, wanted: int) -> Split:
-    """So many of a split's images, drawn at random and the same ones each time."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
-    return split.take(order[:wanted])
-
-
 def loader(
     images: Images, batch: int, *, workers: int = 0, sampler: Sampler[int] | None = None, device: str = "cpu"
 ) -> DataLoader[Any]:
@@ -75,15 +68,3 @@ def notice(workers: int) -> str | None:
     """What to say of more workers than cores; None where there are enough."""
     cores = os.cpu_count() or 1
     return f"{workers} workers on {cores} cores: they take turns, and nothing becomes faster" if workers > cores else None
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """An option's number, for argparse."""
-
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value} is below {least}")
-        return value
-
-    return number

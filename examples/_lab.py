@@ -232,8 +232,9 @@ def run_lab(
     options = parser.parse_args()
     if data is not None and options.data is None and not options.quick:
         parser.error(f"give --data DIR, the folder in which {data} lies, or --quick, which needs none")
-    problem = _device_problem(options.device)
-    if problem:
+    if data is not None and not options.quick and not options.data.is_dir():
+        parser.error(f"there is no folder {options.data}")
+    if (problem := _device_problem(options.device)) is not None:
         parser.error(problem)
     options.out = options.out or ROOT / "runs" / f"lab_{name}{'_quick' if options.quick else ''}"
     logging.basicConfig(format="%(message)s")
@@ -274,19 +275,24 @@ def _parser(name: str, doc: str | None, data: str | None, parts: Sequence[str]) 
     else:
         parser.add_argument("--data", type=Path, metavar="DIR", help="not needed by this lab")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
-    parser.add_argument("--epochs", type=_count, metavar="N", help="epochs of each training run (default: the authors')")
-    parser.add_argument("--seed", type=_count, default=0, metavar="N")
+    parser.add_argument("--epochs", type=at_least(0), metavar="N", help="epochs of each training run (default: the authors')")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N")
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"where the results go (default: runs/lab_{name})")
     parser.add_argument("--quick", action="store_true", help="under 40 s on two cores, without any data: a check, not a result")
     parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run left in --out")
     return parser
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} is below 0")
-    return value
+def at_least(least: int) -> Callable[[str], int]:
+    """An option's number, for argparse."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
+
+    return number
 
 
 def _command(arguments: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from _common import accuracy_on
 from _data import Split, load_data, stand_in
-from _images import Images, loader, part_of
+from _images import Images, loader
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -91,7 +91,7 @@ class Worker:
 
     def _loaded(self, batch: int) -> Callable[[int], Iterator[Batch]]:
         """This worker's share of the images, loaded one by one; the sampler is told the epoch."""
-        part = part_of(self.train, self.task["images"])
+        part = self.train.sample(self.task["images"])
         sampler = DistributedSampler(part, self.group.size, self.group.rank, drop_last=True)  # type: ignore[arg-type]
         batches = loader(Images(part, augment=True), batch, sampler=sampler, device=self.device.type)
 
@@ -191,7 +191,7 @@ class Worker:
     def _replicas(self, batch: int) -> dict[str, Any]:
         model = self._network(self.task["learner"], buffers=False)
         optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9)
-        part = part_of(self.train, batch * self.group.size * self.task["steps"])
+        part = self.train.sample(batch * self.group.size * self.task["steps"])
         sampler = DistributedSampler(part, self.group.size, self.group.rank, drop_last=True)  # type: ignore[arg-type]
         for images, labels in loader(Images(part, augment=False), batch, sampler=sampler):
             self._step(model, optimizer, (images.to(self.device), labels.to(self.device)))
@@ -211,7 +211,7 @@ class Worker:
         return accuracy_on(self._tested(), channels_last=True)(model)
 
     def _tested(self) -> Split:
-        return part_of(self.test, self.task["test"])
+        return self.test.sample(self.task["test"])
 
     def orders(self) -> dict[str, Any]:
         """H5: which images a worker sees in two epochs, with the sampler told the epoch and without."""
@@ -233,7 +233,7 @@ class Worker:
         return {name: self._learn(plan["batch"], plan["settings"]) for name, plan in self.task["plans"].items()}
 
     def _learn(self, batch: int, given: dict[str, Any]) -> dict[str, Any]:
-        images = Images(part_of(self.train, self.task["learn"]), augment=self.task["data"] is not None)
+        images = Images(self.train.sample(self.task["learn"]), augment=self.task["data"] is not None)
         sampler = DistributedSampler(images, self.group.size, self.group.rank, seed=self.task["seed"])
         settings = dc.TrainSettings(
             optimizer="SGD", optimizer_options={"momentum": 0.9, "weight_decay": 5e-4}, seed=self.task["seed"],

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from _common import accuracy_on
 from _data import Batches, Split
-from _lab import Figure, Lab, as_data, beside, history_lines, percent, run_lab, table, two_errors
+from _lab import Figure, Lab, as_data, at_least, beside, history_lines, percent, run_lab, table, two_errors
 from torch import nn
 
 import deepcompress as dc
@@ -44,8 +44,9 @@ def main() -> None:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--width", type=int, default=64, help="channels of the first pair of convolutions (default: %(default)s)")
-    parser.add_argument("--images", type=int, metavar="N", help="train on the first N of the shuffled images (default: all)")
+    parser.add_argument("--width", type=at_least(1), default=64, metavar="N",
+                        help="channels of the first pair of convolutions (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--images", type=at_least(1), metavar="N", help="train on N of the images (default: all)")
 
 
 def measure(lab: Lab) -> None:
@@ -57,10 +58,7 @@ def measure(lab: Lab) -> None:
 
 
 def split(lab: Lab) -> Split:
-    train = lab.data()[0]
-    wanted = 384 if lab.options.quick else lab.options.images or len(train)
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    return train.take(order[: min(wanted, len(train))])
+    return lab.data()[0].sample(384 if lab.options.quick else lab.options.images)
 
 
 def batches(lab: Lab) -> Batches:

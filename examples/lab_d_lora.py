@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from _common import accuracy_on
 from _data import Batches, Split
-from _lab import Lab, as_data, percent, run_lab, say, table, two_errors
+from _lab import Lab, as_data, at_least, percent, run_lab, say, table, two_errors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -51,10 +51,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="ImageNet weights of torchvision's ResNet-18")
     parser.add_argument("--stand-in", action="store_true", help="do not look for ImageNet weights")
     parser.add_argument("--frozen-until", choices=PARTS, default="layer4", help="the last frozen part (default: %(default)s)")
-    parser.add_argument("--rank", type=int, default=2, metavar="R", help="of LoRA (default: %(default)s)")
-    parser.add_argument("--images", type=int, metavar="N", help="images to learn the new classes from (default: all)")
-    parser.add_argument("--runs", type=int, default=3, metavar="N", help="of each way, with seeds of their own (default: 3)")
-    parser.add_argument("--size", type=int, default=32, metavar="N", help="pixels a side (default: 32; ImageNet's are 224)")
+    parser.add_argument("--rank", type=at_least(1), default=2, metavar="R", help="of LoRA (default: %(default)s)")
+    parser.add_argument("--images", type=at_least(1), metavar="N", help="images to learn the new classes from (default: all)")
+    parser.add_argument("--runs", type=at_least(1), default=3, metavar="N", help="of each way, each with its seed (default: 3)")
+    parser.add_argument("--size", type=at_least(8), default=32, metavar="N", help="pixels a side (default: 32; ImageNet: 224)")
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,11 @@ def _task(lab: Lab) -> Task:
     limit = 250 if lab.options.quick else lab.options.images
     weights = _imagenet_weights(lab)
     if weights is not None:
-        return Task(weights[0], _network(lab, 1000, weights[1]), _some(train, limit, lab), test, 10)
+        return Task(weights[0], _network(lab, 1000, weights[1]), train.sample(limit, lab.options.seed), test, 10)
     old, new = range(5), range(5, 10)
     network = _pretrained(lab, _classes(train, old), _classes(test, old))
-    return Task("five classes of the same data set", network, _some(_classes(train, new), limit, lab), _classes(test, new), 5)
+    taught = _classes(train, new).sample(limit, lab.options.seed)
+    return Task("five classes of the same data set", network, taught, _classes(test, new), 5)
 
 
 def _imagenet_weights(lab: Lab) -> tuple[str, dict[str, Tensor]] | None:
@@ -145,12 +146,6 @@ def _classes(split: Split, wanted: range) -> Split:
     """The images of these classes, numbered from 0."""
     found = split.take(((split.labels >= wanted.start) & (split.labels < wanted.stop)).nonzero().flatten())
     return Split(found.images, found.labels - wanted.start, found.mean, found.std)
-
-
-def _some(split: Split, limit: int | None, lab: Lab) -> Split:
-    """The first of a shuffle."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(lab.options.seed))
-    return split.take(order[:limit])
 
 
 def _batches(lab: Lab, split: Split, seed: int) -> Batches:

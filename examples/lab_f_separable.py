@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from _common import accuracy_on
 from _data import Batches
-from _lab import Figure, Lab, as_data, beside, history_lines, percent, run_lab, table, two_errors
+from _lab import Figure, Lab, as_data, at_least, beside, history_lines, percent, run_lab, table, two_errors
 from torch import Tensor, nn
 
 import deepcompress as dc
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, metavar="N", help="training images of F4, the first of a shuffle (default: all)")
+    parser.add_argument("--images", type=at_least(1), metavar="N", help="training images of F4 (default: all)")
 
 
 def measure(lab: Lab) -> None:
@@ -199,7 +199,7 @@ def _trained(lab: Lab) -> nn.Module:
     epochs, quick = lab.epochs(AUTHORS_EPOCHS, quick=2), lab.options.quick
     train = lab.data()[0]
     images = min(lab.options.images or len(train), QUICK_IMAGES if quick else len(train))
-    chosen = train.take(torch.randperm(len(train), generator=torch.Generator().manual_seed(lab.options.seed))[:images])
+    chosen = train.sample(images, lab.options.seed)
     batches = Batches(chosen, 128, shuffle=True, shift=0 if quick else 4, flip=not quick, seed=lab.options.seed)
     settings = dc.TrainSettings(
         epochs=epochs, lr=0.2, optimizer="SGD", optimizer_options={"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},

@@ -28,8 +28,8 @@ from typing import Any
 
 import torch
 from _data import Batches
-from _images import CLASSES, Images, Starts, at_least, loader, notice, part_of
-from _lab import Lab, run_lab, say
+from _images import CLASSES, Images, Starts, loader, notice
+from _lab import Lab, at_least, run_lab, say
 from torch import nn
 
 import deepcompress as dc
@@ -96,7 +96,7 @@ def size(lab: Lab) -> dict[str, Any]:
 
 def batches(lab: Lab, *, workers: int | None = None, images: int | None = None) -> Starts:
     sizes = size(lab)
-    split = part_of(lab.data()[0], images or sizes["images"])
+    split = lab.data()[0].sample(images or sizes["images"])
     chosen = sizes["workers"] if workers is None else workers
     prepared = Images(split, augment=not lab.options.quick)
     return Starts(loader(prepared, sizes["batch"], workers=chosen, device=lab.device.type))
@@ -122,7 +122,7 @@ def load() -> float:
 def right_by_class(lab: Lab, model: nn.Module) -> list[float]:
     """The share of each class's test images that is recognised."""
     right, there = torch.zeros(10), torch.zeros(10)
-    test = part_of(lab.data()[1], size(lab)["test_images"])
+    test = lab.data()[1].sample(size(lab)["test_images"])
     device = next(model.parameters()).device
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=size(lab)["autocast"])
     with torch.inference_mode(), mixed:
@@ -136,7 +136,7 @@ def right_by_class(lab: Lab, model: nn.Module) -> list[float]:
 def train(lab: Lab, optimizer: str, epochs: int, norm: bool) -> dict[str, Any]:
     """One training; its epochs are printed and kept as they come, also where it goes astray."""
     model = network(lab, norm=norm)
-    counts = torch.bincount(part_of(lab.data()[1], size(lab)["test_images"]).labels, minlength=10)
+    counts = torch.bincount(lab.data()[1].sample(size(lab)["test_images"]).labels, minlength=10)
     classes: list[list[float]] = []
     records: list[Any] = []
 

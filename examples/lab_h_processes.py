@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _images import at_least, notice
-from _lab import Lab, run_lab, say
+from _images import notice
+from _lab import Lab, at_least, run_lab, say
 
 import deepcompress as dc
 

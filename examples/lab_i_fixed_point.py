@@ -109,9 +109,7 @@ def calibration_images(lab: Lab) -> int:
 
 def calibration_batches(lab: Lab) -> Batches:
     """Training images, as they are."""
-    images = lab.data()[0]
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(lab.options.seed))
-    return Batches(images.take(order[: calibration_images(lab)]), 100)
+    return Batches(lab.data()[0].sample(calibration_images(lab), lab.options.seed), 100)
 
 
 def rounded(model: nn.Module, bits: int, axis: int | None = None) -> nn.Module:

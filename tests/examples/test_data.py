@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import struct
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from _data import Batches, Split, load_cifar10, load_mnist
 from PIL import Image
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-
-from _data import Batches, Split, load_cifar10, load_mnist  # noqa: E402
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -68,6 +63,16 @@ def test_missing_data_says_how_to_get_it(load, tmp_path: Path) -> None:
 def make_split(count: int = 10, size: int = 8) -> Split:
     images = torch.arange(count * size * size).reshape(count, 1, size, size).to(torch.uint8)
     return Split(images, torch.arange(count), (0.5,), (0.25,))
+
+
+def test_samples_of_a_split_are_drawn_and_the_same_each_time() -> None:
+    split = make_split(50)
+    some = split.sample(20)
+    assert torch.equal(some.images, split.sample(20).images)
+    assert some.labels.tolist() not in (list(range(20)), split.sample(20, seed=1).labels.tolist())
+    assert torch.equal(split.sample(10).labels, some.labels[:10])
+    for count in (None, 1000):
+        assert sorted(split.sample(count).labels.tolist()) == list(range(50))
 
 
 def test_batches_cover_each_image_once_and_are_normalised() -> None:

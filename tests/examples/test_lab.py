@@ -9,17 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from _data import SIZES, load_data, stand_in
+from _lab import Figure, Lab, beside, run_lab, table, two_errors
+from resnet20_cifar10 import load_checkpoint
 from torch import nn
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-
-from _data import SIZES, load_data, stand_in  # noqa: E402
-from _lab import Figure, Lab, beside, run_lab, table, two_errors  # noqa: E402
-from resnet20_cifar10 import load_checkpoint  # noqa: E402
-
-import deepcompress as dc  # noqa: E402
-from deepcompress.models import resnet20  # noqa: E402
+import deepcompress as dc
+from deepcompress.models import resnet20
 
 Run = Callable[..., int]
 
@@ -119,12 +115,18 @@ def test_a_gpu_where_there_is_none(run: Run, capsys: pytest.CaptureFixture[str])
     assert "--device cuda cannot be used here" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_no_data_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["lab_x.py"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([], "give --data DIR"), (["--data", "nowhere"], "there is no folder nowhere"), (["--epochs", "-1"], "-1 is below 0")],
+)
+def test_no_data_is_said_before_anything_runs(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lab_x.py", *arguments])
     with pytest.raises(SystemExit) as ended:
         run_lab("x", "A lab", "A lab.", lambda lab: None, _no_story, data="mnist")
     assert ended.value.code == 2
-    assert "give --data DIR" in capsys.readouterr().err
+    assert said in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_figures_that_differ_by_more_than_the_spread_ask_for_a_sentence() -> None:
@@ -155,6 +157,7 @@ def test_stand_ins_have_the_shape_of_what_they_stand_for(name: str, shape: tuple
     assert (len(train), len(test)) == (1437, 360)
     assert train.images.dtype == torch.uint8
     assert int(train.images.max()) == 255
+    assert len(train.sample(200).labels.unique()) == 10
     assert train.labels.unique().tolist() == test.labels.unique().tolist() == list(range(10))
 
 

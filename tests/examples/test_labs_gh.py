@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 
+import lab_g_resnet18 as lab_g
+import lab_h_processes as lab_h
 import pytest
 import torch
+from _data import stand_in
+from _images import Images, loader, notice
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-
-import lab_g_resnet18 as lab_g  # noqa: E402
-import lab_h_processes as lab_h  # noqa: E402
-from _data import stand_in  # noqa: E402
-from _images import Images, loader, notice, part_of  # noqa: E402
-
-import deepcompress as dc  # noqa: E402
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+import deepcompress as dc
 
 
 def span(name: str, start: float, duration: float, thread: int = 1) -> dict[str, object]:
@@ -56,17 +41,8 @@ def test_the_questions_are_answered_by_counting() -> None:
     assert found["Adam"] == {"parameters": numbers, "gradients": numbers, "state": 2 * numbers}
 
 
-def test_parts_of_a_split_are_the_same_each_time_and_of_all_classes() -> None:
-    train = stand_in("cifar10")[0]
-    part = part_of(train, 200)
-    assert torch.equal(part.images, part_of(train, 200).images)
-    assert torch.equal(part_of(train, 100).labels, part.labels[:100])
-    assert len(part.labels.unique()) == 10
-    assert len(part_of(train, 10**6)) == len(train)
-
-
 def test_images_one_by_one_are_those_of_the_split() -> None:
-    split = part_of(stand_in("cifar10")[0], 12)
+    split = stand_in("cifar10")[0].sample(12)
     images = Images(split, augment=False)
     image, label = images[3]
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (split.mean, split.std))
@@ -83,7 +59,7 @@ def test_more_workers_than_cores_are_a_notice(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        batches = list(loader(Images(part_of(stand_in("cifar10")[0], 8), augment=False), 4, workers=2))
+        batches = list(loader(Images(stand_in("cifar10")[0].sample(8), augment=False), 4, workers=2))
     assert [len(labels) for _, labels in batches] == [4, 4]
     assert [str(warning.message) for warning in said] == []
 
