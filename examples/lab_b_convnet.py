@@ -287,7 +287,11 @@ def _tell_b3(lab: Lab) -> Iterator[str]:
     yield lab.picture("b3_pruning", caption, draw)
     rows = [(name, percent(run.get("sparsity")), percent(run["accuracy"]), _dips(run)) for name, run in runs.items()]
     yield table(("", "sparsity of the pruned layers", "test accuracy at the end", "deepest fall at a milestone"), rows)
-    yield "The authors give no figures here; they expect sharp dips with filters and hardly any with single weights.\n"
+    yield (
+        "The authors give no figures here; they expect sharp dips with filters and hardly any with single weights. A milestone "
+        "at the end of an epoch is measured at once, before anything has been retrained and with the norms' statistics of the "
+        "network as it was: what the next epoch brings back is the other half of the picture.\n"
+    )
 
 
 def _dips(run: dict[str, Any]) -> str:
