@@ -20,13 +20,9 @@ if TYPE_CHECKING:
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; people mean the number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+# YAML 1.1 reads 1e-3 as text; people mean the number, but not where a name or a pattern is expected.
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_TEXT = ("name", "include", "exclude", "types")
 
 
 def read_config(source: Mapping[str, Any] | str | Path, pipeline: type[Pipeline]) -> list[tuple[str, Stage | Pipeline]]:
@@ -49,9 +45,18 @@ def _parse(source: str | Path) -> Any:
     except ValueError:
         pass
     try:
-        return yaml.load(text, _Loader)
+        return _with_numbers(yaml.safe_load(text))
     except (yaml.YAMLError, ValueError) as error:
         raise ParameterError(f"the configuration is neither JSON nor YAML: {' '.join(str(error).split())}") from None
+
+
+def _with_numbers(value: Any) -> Any:
+    """The value with text such as 1e-3 as the number; keys of mappings, which are patterns or fields, stay as they are."""
+    if isinstance(value, Mapping):
+        return {key: item if key in _TEXT else _with_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(item) for item in value]
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
 def _entry(entry: Any, position: int, pipeline: type[Pipeline]) -> tuple[str, Stage | Pipeline]:

@@ -144,6 +144,13 @@ def test_numbers_as_people_write_them() -> None:
     assert pipeline == Pipeline([("retrain", Retrain(epochs=3, lr=1e-3, clip_norm=2.0))])
 
 
+def test_names_and_patterns_that_read_as_numbers_stay_text() -> None:
+    """yaml.safe_dump leaves 0E0 without quotes: to YAML 1.1 it is text."""
+    stages = [("1e5", KMeansQuantize(bits={"0E0": 3}, include=["0E0"], types=["1e5"])), ("encode", HuffmanEncode())]
+    pipeline = Pipeline(stages)
+    assert Pipeline.from_config(yaml.safe_dump(pipeline.config())) == pipeline
+
+
 def test_equality_looks_at_every_setting() -> None:
     assert Retrain(epochs=1) != Retrain(epochs=2)
     assert Retrain(restore_best=True) != Retrain()
