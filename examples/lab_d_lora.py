@@ -18,7 +18,7 @@ import copy
 import pickle
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from deepcompress.vision import import_torchvision
 EPOCHS, PRETRAINING = 8, 6
 PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")  # of torchvision's ResNet-18, before the classifier
 FULL, FROZEN, LORA = "full fine-tuning", "frozen", "frozen + LoRA"
-RATES = {FULL: 3e-4, FROZEN: 3e-3, LORA: 3e-3}  # of Adam: what starts anew may move faster than what has been learned
+RATES = {FULL: (1e-4, 3e-4, 1e-3, 3e-3), FROZEN: (1e-3, 3e-3, 1e-2, 3e-2, 1e-1), LORA: (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}  # tried
 WHERE_IT_PAYS = ((512, 5), (512, 10), (512, 1000), (4096, 4096))
 BFLOAT16: dict[str, Any] = {"autocast": "bfloat16"}
 
@@ -52,7 +52,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stand-in", action="store_true", help="do not look for ImageNet weights")
     parser.add_argument("--frozen-until", choices=PARTS, default="layer4", help="the last frozen part (default: %(default)s)")
     parser.add_argument("--rank", type=at_least(1), default=2, metavar="R", help="of LoRA (default: %(default)s)")
-    parser.add_argument("--images", type=at_least(1), metavar="N", help="images to learn the new classes from (default: all)")
+    parser.add_argument("--images", type=at_least(10), metavar="N", help="images to learn the new classes from (default: all)")
     parser.add_argument("--runs", type=at_least(1), default=3, metavar="N", help="of each way, each with its seed (default: 3)")
     parser.add_argument("--size", type=at_least(8), default=32, metavar="N", help="pixels a side (default: 32; ImageNet: 224)")
 
@@ -73,15 +73,34 @@ def measure(lab: Lab) -> None:
     epochs = lab.epochs(EPOCHS, quick=2)
     made = {name: getattr(lab.options, name) for name in ("frozen_until", "rank", "size")}
     made |= {"start": task.start, "images": len(task.train), "classes": task.classes}
+    made |= {"epochs": epochs, "of": EPOCHS}
+
+    def learned(key: str, of: Task, way: str, seed: int, lr: float, rank: int = lab.options.rank) -> Any:
+        return lab.step(key, lambda: _transferred(lab, of, way, seed, lr, rank), **{**made, "lr": lr, "rank": rank})
+
+    tried, chosen = _held_back(task, lab.options.seed), {}
+    for way, rates in RATES.items():
+        rates = rates[1:2] if lab.options.quick else rates
+        runs = {lr: learned(f"D rate, {way}, {lr:g}", tried, way, lab.options.seed, lr) for lr in rates}
+        chosen[way] = _best(runs)
     for run in range(1 if lab.options.quick else lab.options.runs):
-        for way in RATES:
-            seed = lab.options.seed + run
-            key = f"D {way}, seed {seed}"
-            lab.step(key, lambda way=way, seed=seed: _transferred(lab, task, way, seed), epochs=epochs, of=EPOCHS, **made)
-    for rank in _ranks(task.classes):
-        step = {"epochs": epochs, "of": EPOCHS, **made, "rank": rank}
-        lab.step(f"D rank {rank}", lambda rank=rank: _transferred(lab, task, LORA, lab.options.seed, rank), **step)
+        for way, lr in chosen.items():
+            learned(f"D {way}, seed {lab.options.seed + run}", task, way, lab.options.seed + run, lr)
+    for rank in (1, task.classes) if lab.options.quick else _ranks(task.classes):
+        learned(f"D rank {rank}", task, LORA, lab.options.seed, chosen[LORA], rank)
     lab.step("D sizes", _sizes)
+
+
+def _best(runs: dict[float, Any]) -> float:
+    """The rate, of the keys, that ends highest; the lowest of equals."""
+    return max(sorted(runs), key=lambda lr: _end([runs[lr]]))
+
+
+def _held_back(task: Task, seed: int) -> Task:
+    """The task for choosing a learning rate: a fifth of its training images stands in for the test images."""
+    order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(seed))
+    held = len(order) // 5
+    return replace(task, train=task.train.take(order[held:]), test=task.train.take(order[:held]))
 
 
 def _ranks(classes: int) -> list[int]:
@@ -173,18 +192,18 @@ def _pretrained(lab: Lab, train: Split, test: Split) -> nn.Module:
 # Three ways
 
 
-def _transferred(lab: Lab, task: Task, way: str, seed: int, rank: int | None = None) -> dict[str, Any]:
+def _transferred(lab: Lab, task: Task, way: str, seed: int, lr: float, rank: int) -> dict[str, Any]:
     network: Any = copy.deepcopy(task.network)
     network.register_forward_pre_hook(lambda _, inputs: (_resized(inputs[0], lab.options.size),))
     torch.manual_seed(seed)
     network.fc = nn.Linear(network.fc.in_features, task.classes)
     if way == LORA:
-        network.fc = LoRALinear(network.fc, rank or lab.options.rank)
+        network.fc = LoRALinear(network.fc, rank)
     network.to(lab.device)
     parts = [] if way == FULL else PARTS[: PARTS.index(lab.options.frozen_until) + 1]
     frozen = [getattr(network, name).requires_grad_(False) for name in parts]
     counts = trainable_parameters(network)
-    settings = dc.TrainSettings(epochs=lab.epochs(EPOCHS, quick=2), lr=RATES[way], scheduler="cosine", seed=seed, **BFLOAT16)
+    settings = dc.TrainSettings(epochs=lab.epochs(EPOCHS, quick=2), lr=lr, scheduler="cosine", seed=seed, **BFLOAT16)
     score = accuracy_on(task.test, channels_last=True, **BFLOAT16)
     batches = _batches(lab, task.train, seed)
     history = as_data(dc.fit(network, batches, settings, loss=_loss(frozen), validate=score, quiet=False))
@@ -244,6 +263,7 @@ def _sizes() -> list[dict[str, int]]:
 def story(lab: Lab) -> Iterator[str]:
     ways = {way: list(found.values()) for way in RATES if (found := lab.starting(f"D {way}, "))}
     yield from _tell_start(lab, ways)
+    yield from _tell_rates(lab)
     if ways:
         yield from _tell_ways(lab, ways)
     if (sizes := lab.get("D sizes")) is not None:
@@ -251,7 +271,7 @@ def story(lab: Lab) -> Iterator[str]:
 
 
 def _settings(lab: Lab) -> dict[str, Any]:
-    return lab.settings(f"D {FULL}, seed {lab.options.seed}")
+    return lab.settings(f"D {FULL}, seed {lab.options.seed}")  # the first of them all
 
 
 def _tell_start(lab: Lab, ways: dict[str, Any]) -> Iterator[str]:
@@ -271,6 +291,25 @@ def _tell_start(lab: Lab, ways: dict[str, Any]) -> Iterator[str]:
     )
 
 
+def _tell_rates(lab: Lab) -> Iterator[str]:
+    tried = {way: {float(lr): run for lr, run in lab.starting(f"D rate, {way}, ").items()} for way in RATES}
+    rates = sorted({lr for runs in tried.values() for lr in runs})
+    if not rates:
+        return
+    yield "## The learning rates\n"
+    yield (
+        "Chosen without the test images: each way learned from four fifths of the training images with each rate of Adam, one "
+        "run each, and the accuracy on the last fifth chose (in bold).\n"
+    )
+
+    def cell(runs: dict[float, Any], lr: float) -> str:
+        shown = percent(_end([runs[lr]])) if lr in runs else ""
+        return f"**{shown}**" if shown and lr == _best(runs) else shown
+
+    rows = [(way, *(cell(runs, lr) for lr in rates)) for way, runs in tried.items()]
+    yield table(("", *(f"{lr:g}" for lr in rates)), rows)
+
+
 def _tell_ways(lab: Lab, ways: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     settings = _settings(lab)
     epochs = f"{settings['epochs']} epochs" + (", as many as the authors" if settings["epochs"] == EPOCHS else f" of {EPOCHS}")
@@ -279,22 +318,24 @@ def _tell_ways(lab: Lab, ways: dict[str, list[dict[str, Any]]]) -> Iterator[str]
         f"Frozen: everything up to `{settings['frozen_until']}`, statistics of the norms included. LoRA: the new classifier W "
         f"stays at its random start and a product of rank {settings['rank']} is learned on top of it. {settings['images']:,} "
         f"images of {settings['classes']} classes at {settings['size']} x {settings['size']} pixels, batches of 128, Adam "
-        f"(learning rate {RATES[FULL]:g} for the whole network, {RATES[FROZEN]:g} for classifiers, cosine), {epochs}, "
-        f"{len(ways[FULL])} runs.\n"
+        f"(learning rates as chosen above, cosine), {epochs}, {len(ways[FULL])} runs.\n"
     )
     rows = [_row(way, runs) for way, runs in ways.items()]
     head = ("", "trainable", "of all", "after one epoch", "at the end", "lowest to highest", "fastest epoch")
     yield table(head, rows)
 
-    by_rank = {int(rank): _end([run]) for rank, run in sorted(lab.starting("D rank ").items())}
+    if len(ways) < len(RATES):
+        return
+    by_rank = {rank: _end([run]) for rank, run in sorted((int(rank), run) for rank, run in lab.starting("D rank ").items())}
 
     def draw(path: Path) -> None:
         with picture(path, 2, size=(5.6, 4.0)) as (left, right):
-            curves = {way: (range(1, len(_curve(runs)) + 1), _curve(runs)) for way, runs in ways.items()}
+            curves: dict[str, Any] = {way: (range(1, len(_curve(runs)) + 1), _curve(runs)) for way, runs in ways.items()}
             lines(left, curves, xlabel="Epoch", ylabel="Test accuracy, mean of the runs", title="Three ways", percent=True)
-            ranks = list(by_rank)
-            ends = {LORA: (ranks, list(by_rank.values())), FROZEN: (ranks, [_end(ways[FROZEN])] * len(ranks))}
-            lines(right, ends, xlabel="Rank of the product", ylabel="Test accuracy at the end", title="Rank", percent=True)
+            ranks = list(by_rank) or [settings["rank"]]
+            ends = list(by_rank.values()) or [_end(ways[LORA])]
+            curves = {LORA: (ranks, ends), FROZEN: (ranks, [_end(ways[FROZEN])] * len(ranks))}
+            lines(right, curves, xlabel="Rank of the product", ylabel="Test accuracy at the end", title="Rank", percent=True)
             for axes in (left, right):
                 axes.xaxis.get_major_locator().set_params(integer=True)
 
@@ -304,7 +345,7 @@ def _tell_ways(lab: Lab, ways: dict[str, list[dict[str, Any]]]) -> Iterator[str]
         f"One run's accuracy is known to {100 * two_errors(_end(ways[FULL]), images):.1f} points (two standard errors of the "
         f"{images:,} test images). {_words(ways)}\n"
     )
-    shown = ", ".join(f"rank {rank} {percent(end)}" for rank, end in by_rank.items())
+    shown = ", ".join(f"rank {rank} {percent(end)}" for rank, end in by_rank.items()) or "not measured yet"
     yield (
         f"By rank, one run each: {shown}. A classifier of rank r separates classes along r directions of the features only, "
         f"and everything else in it is random; at rank {settings['classes']} the product can be any matrix of its shape.\n"
@@ -331,8 +372,6 @@ def _end(runs: list[dict[str, Any]]) -> float:
 
 
 def _words(ways: dict[str, list[dict[str, Any]]]) -> str:
-    if len(ways) < len(RATES):
-        return ""
     full, frozen, lora = (100 * _end(ways[way]) for way in (FULL, FROZEN, LORA))
     return (
         f"Full fine-tuning ends {full - frozen:+.1f} points from the frozen network, which trains one parameter in "

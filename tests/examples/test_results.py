@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import _lab
 import pytest
 
 import deepcompress as dc
@@ -52,3 +56,32 @@ def test_a_committed_result_is_of_real_data_and_explains_what_differs(lab: Path)
     assert pictures
     assert pictures == {path.name for path in lab.glob("*.png")}
     assert "/tmp" not in json.dumps(results) + summary
+
+
+@pytest.mark.parametrize("lab", LABS, ids=lambda path: path.name)
+def test_a_run_that_was_interrupted_is_told(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a run stops, what it has measured makes a summary."""
+    script = next(EXAMPLES.glob(f"{lab.name}_*.py")).stem
+    module, called = importlib.import_module(script), []
+    monkeypatch.setattr(module, "run_lab", lambda *given, **named: called.append((given, named)))
+    module.main()
+    (name, title, _, _, story), named = called[0]
+    options = _parsed(name, named)
+    results = json.loads((lab / "results.json").read_text(encoding="utf-8"))
+    keys = list(results["steps"])
+    for ended in sorted({0, 1, 2, len(keys) // 2, len(keys) - 1}):
+        options.out = tmp_path / str(ended)
+        options.out.mkdir()
+        first = {**results, "steps": {key: results["steps"][key] for key in keys[:ended]}}
+        (options.out / "results.json").write_text(json.dumps(first), encoding="utf-8")
+        told = _lab.Lab(name, title, options, named.get("data", "cifar10"))
+        told._splits = (range(50_000), range(10_000))  # type: ignore[assignment]  # only their sizes are told
+        told.tell(story)
+        assert len((options.out / "summary.md").read_text(encoding="utf-8")) > 100
+
+
+def _parsed(name: str, named: dict[str, Any]) -> argparse.Namespace:
+    parser = _lab._parser(name, None, named.get("data", "cifar10"), named.get("parts", ()))
+    if "add" in named:
+        named["add"](parser)
+    return parser.parse_args([])
