@@ -24,6 +24,7 @@ Series = Mapping[str, tuple[ArrayLike, ArrayLike]]
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#A6761D")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (5, 1.5, 1, 1.5)))
+_LEGEND_WITHIN = 5  # names; a longer legend stands beside the curves
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10.0,
@@ -82,7 +83,7 @@ def lines(
         style: Any = {"marker": marker, "markersize": 4.5} if few else {}
         axes.plot(np.asarray(x), np.asarray(y), label=name, color=colour, linestyle=dashes, linewidth=1.7, **style)
     if any(series):
-        axes.legend()
+        axes.legend(**{"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(series) > _LEGEND_WITHIN else {})
     if all(np.equal(np.mod(np.asarray(x, dtype=float), 1), 0).all() for x, _ in series.values()):
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # there is no epoch 1.5
     _finish(axes, xlabel, ylabel, title, percent)
