@@ -9,8 +9,9 @@ all, the loss, the accuracy and the best class. `workers` loads with 0, 1, 2, 4,
 against a GPU where there is one; `optimizers` and `norms` train by five optimizers, and without batch norm; `trace` writes
 trace.json.gz for ui.perfetto.dev; `questions` counts layers, parameters, gradients and the optimizer's numbers.
 
-No full run is committed yet: two CPU cores do not train it in reasonable time, and fewer than 10,000 images say little of the
-optimizers. An accuracy of one run is known to two standard errors of the test images it was measured on, a time to about a tenth.
+Committed run (examples/results/lab_g; one run of each training, seed 0, two CPU threads, bfloat16): five epochs on 10,000 of the
+50,000 training images, 395 steps where the authors made 1,955. An accuracy of one run is known to two standard errors of the test
+images it was measured on (1.4 points for 5,000), a time to about a tenth.
 """
 
 from __future__ import annotations

@@ -41,8 +41,9 @@ def test_committed_files_reach_what_is_claimed() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_lab_has_its_script() -> None:
+def test_every_lab_has_its_script_and_its_committed_result() -> None:
     assert [path.name.split("_")[1] for path in sorted(EXAMPLES.glob("lab_*.py"))] == list("abcdefghi")
+    assert [path.name for path in LABS] == [f"lab_{letter}" for letter in "abcdefghi"]
 
 
 @pytest.mark.parametrize("lab", LABS, ids=lambda path: path.name)
