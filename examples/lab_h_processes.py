@@ -11,9 +11,9 @@ DistributedDataParallel exchanges while it computes). `traffic` counts what a st
 
 On CPU processes (gloo) each worker has one thread, as if it were one device; on GPUs (nccl) each has one GPU.
 
-Committed run (examples/results/lab_h; one run of each, seed 0, gloo on two CPU cores, fp32): an epoch of 512 images of ResNet-18 for
-the times, where two workers are 1.6 (batch 32) and 1.9 times (128) as fast as one. A time is known to about a tenth, an accuracy to
-two standard errors of the images it was measured on: 2 points for 2,000.
+Committed run (examples/results/lab_h; one run of each, seed 0, gloo on two CPU cores, float32): an epoch of 512 images of
+ResNet-18 for the times, where two workers are 1.6 (batch 32) and 1.9 times (128) as fast as one. A time is known to about a
+tenth, an accuracy to two standard errors of the images it was measured on: 2 points for 2,000.
 """
 
 from __future__ import annotations
