@@ -2,13 +2,16 @@
 
     python examples/lab_d_lora.py --data DIR                         # ImageNet weights: torchvision's cache, or its download
     python examples/lab_d_lora.py --data DIR --checkpoint FILE       # ImageNet weights from a file
-    python examples/lab_d_lora.py --data DIR --stand-in --images 5000    # as committed; about a quarter of an hour on one core
+    python examples/lab_d_lora.py --data DIR --stand-in --images 5000    # as committed; about a quarter of an hour on two cores
 
 From torchvision's IMAGENET1K_V1 weights the network learns CIFAR-10. Where there are none, a stand-in keeps the lesson: the same
 ResNet-18 is first trained on five classes of CIFAR-10 (airplane, automobile, bird, cat, deer), and then learns the five others.
 
-Committed run (examples/results/lab_d; three runs of each way, seeds 0 to 2, one CPU thread): the stand-in, six epochs on the
-25,000 images of the first five classes, then eight epochs on 5,000 of the 25,000 images of the others, at 32 x 32 pixels.
+Each way's learning rate is chosen on a fifth of the training images, held back; then each way learns from all of them.
+
+Committed run (examples/results/lab_d; three runs of each way, seeds 0 to 2, CPU): the stand-in, six epochs on the 25,000 images of
+the first five classes, then eight epochs on 5,000 of the 25,000 images of the others, at 32 x 32 pixels. Means: 77.8 % full (77.0 to
+78.2), 64.8 % frozen (64.3 to 65.0), 57.6 % LoRA of rank 2 (57.4 to 57.8).
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ from deepcompress.vision import import_torchvision
 EPOCHS, PRETRAINING = 8, 6
 PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")  # of torchvision's ResNet-18, before the classifier
 FULL, FROZEN, LORA = "full fine-tuning", "frozen", "frozen + LoRA"
-RATES = {FULL: (1e-4, 3e-4, 1e-3, 3e-3), FROZEN: (1e-3, 3e-3, 1e-2, 3e-2, 1e-1), LORA: (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}  # tried
+_HEAD = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+RATES = {FULL: (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), FROZEN: _HEAD, LORA: _HEAD}  # of Adam, to choose from
 WHERE_IT_PAYS = ((512, 5), (512, 10), (512, 1000), (4096, 4096))
 BFLOAT16: dict[str, Any] = {"autocast": "bfloat16"}
 

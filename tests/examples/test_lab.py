@@ -150,6 +150,16 @@ def test_a_table_is_markdown() -> None:
     assert text.splitlines() == ["| name | n |", "|---|---:|", "| a\\|b | 1 |", "| c | 2.5 |"]
 
 
+@pytest.mark.parametrize("cells", [("1,234", "-"), ("0.5 s", ""), ("12.0x",), ("1 of 2",), ("**91.5 %**", "3e-07"), ("2 (2.8)",)])
+def test_numbers_stand_to_the_right(cells: tuple[str, ...]) -> None:
+    assert table(("n",), [(cell,) for cell in cells]).splitlines()[1] == "|---:|"
+
+
+@pytest.mark.parametrize("cells", [("",), ("-",), ("3x3",), ("1 to 2",), ("12, 9", "1"), ("395 steps here, more there",)])
+def test_words_stand_to_the_left(cells: tuple[str, ...]) -> None:
+    assert table(("n",), [(cell,) for cell in cells]).splitlines()[1] == "|---|"
+
+
 @pytest.mark.parametrize(("name", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))])
 def test_stand_ins_have_the_shape_of_what_they_stand_for(name: str, shape: tuple[int, ...]) -> None:
     train, test = stand_in(name)
