@@ -9,9 +9,9 @@ ResNet-18 is first trained on five classes of CIFAR-10 (airplane, automobile, bi
 
 Each way's learning rate is chosen on a fifth of the training images, held back; then each way learns from all of them.
 
-Committed run (examples/results/lab_d; three runs of each way, seeds 0 to 2, CPU): the stand-in, six epochs on the 25,000 images of
-the first five classes, then eight epochs on 5,000 of the 25,000 images of the others, at 32 x 32 pixels. Means: 77.8 % full (77.0 to
-78.2), 64.8 % frozen (64.3 to 65.0), 57.6 % LoRA of rank 2 (57.4 to 57.8).
+Committed run (examples/results/lab_d; three runs of each way, seeds 0 to 2, CPU): the stand-in, six epochs on the 25,000 images
+of the first five classes, then eight epochs on 5,000 of the 25,000 images of the others, at 32 x 32 pixels. Means: 77.8 % full
+(77.0 to 78.2), 64.8 % frozen (64.3 to 65.0), 57.6 % LoRA of rank 2 (57.4 to 57.8).
 """
 
 from __future__ import annotations
