@@ -1,14 +1,14 @@
 """Millions of mutants: each is refused, or is the file it came from, or is well-formed; in a second and in bounded memory.
 
     python -m tests.attacks.fuzz                          # a million, on all cores
-    python -m tests.attacks.fuzz --mutants 10_000_000 --log tests/attacks/campaign.json
     python -m tests.attacks.fuzz --only 12345             # one of them again
+    python -m tests.attacks.fuzz --first 3000000 --mutants 1000000 --log tests/attacks/campaign.json      # a slice of ten million
 
 Mutant i depends on the seed and on i alone. Every second one has its checksums repaired, so that what is behind them is met: it
-must be an error of ours or a well-formed model. The others must be an error of ours or the identical model. Every hundredth has
-its memory traced, every two hundredth goes through `inspect`, `verify` and `expand`. With DEEPCOMPRESS_CHECKED=1 the kernels are
-the twins that check each access against the bounds of its array. A mutant that fails is written to tests/attacks/corpus/, which
-the tests read for ever, beside one of each kind of refusal.
+must be an error of ours or a well-formed model. The others must be an error of ours or the identical model. Of every hundredth
+the memory is measured, in what Python and numpy allocate and in pages, every two hundredth goes through `inspect`, `verify` and
+`expand`. With DEEPCOMPRESS_CHECKED=1 the kernels are the twins that check each access against the bounds of its array. A mutant
+that fails is written to tests/attacks/corpus/, which the tests read for ever, beside one of each kind of refusal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import resource
 import sys
 import tempfile
 import time
-import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,11 +42,13 @@ import deepcompress as dc
 from deepcompress.cli.main import main as command
 from deepcompress.coding.jit import CHECKED
 from deepcompress.errors import FormatError
-from tests.attacks.mutants import FILES, LIMIT, content, mutate, survives
+from tests.attacks import memory
+from tests.attacks.mutants import LIMIT, content, mutate, survives
+from tests.attacks.seeds import SEEDS
 
 CORPUS = Path(__file__).with_name("corpus")
 SECONDS, MEMORY, FACTOR = 1.0, 64 << 20, 3
-TRACED, BY_COMMAND = 100, 200
+MEASURED, BY_COMMAND = 100, 200
 _GUARD = 1 << 30  # bytes of address space above what a worker has when it begins
 _SILENCE = 60.0  # seconds after which a worker that says nothing hangs
 
@@ -73,15 +74,15 @@ class Tally:
 
 def mutant(seed: int, index: int) -> tuple[bytes, bytes]:
     """The file that mutant `index` comes from, and the mutant."""
-    original = FILES[index // 2 % len(FILES)]
-    return original, mutate(original, random.Random(f"{seed} {index}"), repair=index % 2 == 0)
+    place = index // 2 % len(SEEDS)
+    return SEEDS[place], mutate(place, random.Random(f"{seed} {index}"), repair=index % 2 == 0)
 
 
 def check(seed: int, index: int, tally: Tally, folder: Path) -> None:
     """Read one mutant. Raises BrokenError, or whatever reading it raised that is no error of ours."""
     original, data = mutant(seed, index)
-    if index % TRACED == index // TRACED % 2:
-        tally.memory = max(tally.memory, traced(data))
+    if index % MEASURED == index // MEASURED % 2:
+        tally.memory = max(tally.memory, measured(data))
     begin = time.process_time()
     end = _read(original, data, index)
     seconds = time.process_time() - begin
@@ -111,22 +112,20 @@ def _read(original: bytes, data: bytes, index: int) -> str:
     return "identical"
 
 
-def traced(data: bytes) -> int:
-    """The most bytes allocated while the file is read. Raises BrokenError above what its declared size allows."""
-    tracemalloc.start()
-    try:
-        declared = 0
-        with contextlib.suppress(FormatError):
-            declared = min(dc.open(data, framework="numpy").dense_bytes, LIMIT)
-        tracemalloc.reset_peak()
-        with contextlib.suppress(FormatError):
-            dc.load(data, framework="numpy", max_bytes=LIMIT)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+def measured(data: bytes) -> int:
+    """The most bytes that reading the whole file takes. Raises BrokenError above what its declared size allows."""
+    declared = 0
+    with contextlib.suppress(FormatError):
+        declared = min(dc.open(data, framework="numpy").dense_bytes, LIMIT)
+    peak = max(memory.allocated(lambda: _decode(data)), memory.resident(lambda: _decode(data)))
     if peak > FACTOR * declared + MEMORY:
         raise BrokenError(f"{peak:,} bytes for {declared:,} declared")
     return peak
+
+
+def _decode(data: bytes) -> None:
+    with contextlib.suppress(FormatError):
+        dc.load(data, framework="numpy", max_bytes=LIMIT).numpy()
 
 
 def by_command(data: bytes, folder: Path, end: str) -> None:
@@ -152,10 +151,10 @@ def collect(seed: int, mutants: int, folder: Path) -> int:
         original, data = mutant(seed, index)
         try:
             dc.load(data, framework="numpy", max_bytes=LIMIT)
-            kind = f"well-formed {FILES.index(original)}"
+            kind = f"well-formed {SEEDS.index(original)}"
         except FormatError as error:
             kind = re.sub(r"'[^']*'|\"[^\"]*\"|-?[\d,]+", "*", str(error))
-        if data not in FILES and len(data) < len(kept.get(kind, data + b"+")):
+        if data not in SEEDS and len(data) < len(kept.get(kind, data + b"+")):
             kept[kind] = data
     for data in kept.values():
         _keep(data, folder)
@@ -191,15 +190,15 @@ def _address_space() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
-def campaign(seed: int, mutants: int, workers: int) -> Tally:
-    """Check mutants 0 to `mutants`; a worker that dies or falls silent is a failure of the mutant that it was at."""
-    for data in FILES:  # kernels are compiled here, once for all workers
+def campaign(seed: int, indices: range, workers: int) -> Tally:
+    """Check mutants of these numbers; a worker that dies or falls silent is a failure of the mutant that it was at."""
+    for data in SEEDS:  # kernels are compiled here, once for all workers
         survives(data)
     context = multiprocessing.get_context("spawn")
     running = []
     for worker in range(workers):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=work, args=(seed, range(worker, mutants, workers), theirs), daemon=True)
+        process = context.Process(target=work, args=(seed, indices[worker::workers], theirs), daemon=True)
         process.start()
         theirs.close()
         running.append((process, ours))
@@ -227,11 +226,12 @@ def _next(pipe: Connection, last: Any) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutants", type=int, default=1_000_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="the number of the first one; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one per core")
     parser.add_argument("--only", type=int, metavar="INDEX", help="this mutant alone, in this process")
     parser.add_argument("--collect", action="store_true", help="keep one mutant for each text of an error in the corpus")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="where the result goes as JSON")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="a JSON list to which the result is added")
     options = parser.parse_args(arguments)
     if options.only is not None:
         tally = Tally()
@@ -243,10 +243,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(collect(options.seed, options.mutants, CORPUS))
         return 0
     begin = time.monotonic()
-    total = campaign(options.seed, options.mutants, options.workers)
+    total = campaign(options.seed, range(options.first, options.first + options.mutants), options.workers)
     facts = {
         "date": datetime.now(UTC).date().isoformat(),
         "seed": options.seed,
+        "first": options.first,
         "mutants": options.mutants,
         "ends": dict(sorted(total.ends.items())),
         "failures": len(total.failures),
@@ -265,8 +266,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _keep(mutant(options.seed, index)[1], CORPUS)
         print(f"mutant {index}: {text}", file=sys.stderr)
     if options.log is not None:
-        options.log.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        _add_to_log(options.log, facts)
     return 1 if total.failures else 0
+
+
+def _add_to_log(path: Path, facts: dict[str, Any]) -> None:
+    """One more slice of a campaign."""
+    slices = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    path.write_text(json.dumps([*slices, facts], indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import deepcompress as dc
 from deepcompress.errors import FormatError
-from tests.attacks import fuzz
+from deepcompress.tensors.arena import Arena
+from tests.attacks import fuzz, memory
 from tests.attacks.fuzz import CORPUS, BrokenError, Tally, campaign, check, mutant
-from tests.attacks.mutants import FILES, survives
+from tests.attacks.mutants import survives
+from tests.attacks.seeds import SEEDS
 
 MUTANTS = 6_000
-REPAIRED, RAW = 300, 401  # neither traced nor given to the commands
+REPAIRED, RAW = 300, 401  # neither measured nor given to the commands
 
 
 def test_thousands_of_mutants(tmp_path: Path) -> None:
@@ -31,7 +36,7 @@ def test_what_was_found_once(path: Path) -> None:
 
 
 def test_workers_share_the_mutants() -> None:
-    total = campaign(0, 60, 2)
+    total = campaign(0, range(1_000, 1_060), 2)
     assert sum(total.ends.values()) == 60
     assert not total.failures
 
@@ -39,7 +44,7 @@ def test_workers_share_the_mutants() -> None:
 def test_a_mutant_depends_on_its_number_alone() -> None:
     assert mutant(3, 10) == mutant(3, 10)
     assert mutant(3, 10) != mutant(4, 10)
-    assert {mutant(3, index)[0] for index in range(2 * len(FILES))} == set(FILES)
+    assert {mutant(3, index)[0] for index in range(2 * len(SEEDS))} == set(SEEDS)
 
 
 def test_another_model_behind_checksums_that_hold_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,14 +72,40 @@ def test_a_second_and_memory_are_limits(tmp_path: Path, monkeypatch: pytest.Monk
             check(0, REPAIRED, Tally(), tmp_path)
     monkeypatch.setattr(fuzz, "MEMORY", -(1 << 30))
     with pytest.raises(BrokenError, match="bytes for"):
-        fuzz.traced(FILES[0])
+        fuzz.measured(SEEDS[0])
+
+
+def test_pages_that_tracemalloc_does_not_see_are_measured() -> None:
+    def take() -> None:
+        array = Arena(size).take(size, np.dtype(np.uint8))
+        array[:] = 1
+
+    size = 32 << 20
+    assert memory.allocated(take) < size // 8
+    assert memory.resident(take) > size // 2
+    assert memory.allocated(lambda: np.zeros(size, np.uint8)) >= size
+
+
+def test_slices_of_a_campaign_are_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[range] = []
+
+    def campaign(seed: int, indices: range, workers: int) -> Tally:
+        seen.append(indices)
+        return Tally(Counter({"refused": len(indices)}))
+
+    monkeypatch.setattr(fuzz, "campaign", campaign)
+    for first in (0, 30):
+        assert fuzz.main(["--first", str(first), "--mutants", "30", "--log", str(tmp_path / "log.json")]) == 0
+    assert seen == [range(30), range(30, 60)]
+    log = json.loads((tmp_path / "log.json").read_text())
+    assert [(part["first"], part["mutants"], part["ends"]) for part in log] == [(at, 30, {"refused": 30}) for at in (0, 30)]
 
 
 def test_a_command_that_ends_otherwise_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fuzz.by_command(FILES[0], tmp_path, "identical")
-    fuzz.by_command(FILES[0][:-1], tmp_path, "refused")
+    fuzz.by_command(SEEDS[0], tmp_path, "identical")
+    fuzz.by_command(SEEDS[0][:-1], tmp_path, "refused")
     with pytest.raises(BrokenError, match="can be read"):
-        fuzz.by_command(FILES[0][:-1], tmp_path, "identical")
+        fuzz.by_command(SEEDS[0][:-1], tmp_path, "identical")
     monkeypatch.setattr(fuzz, "command", lambda arguments: 2)
     with pytest.raises(BrokenError, match="status 2"):
-        fuzz.by_command(FILES[0], tmp_path, "refused")
+        fuzz.by_command(SEEDS[0], tmp_path, "refused")
