@@ -178,6 +178,31 @@ def scatter(
     return found
 
 
+def place(
+    gap_symbols: Symbols, counts: Counts, values: NDArray[Any], gap_bits: int, chunk_log2: int, dense: NDArray[Any]
+) -> None:  # fmt: skip
+    """Write `values` to where the gaps lead, in order; no memory is taken for the positions.
+
+    Args:
+        gap_symbols: below 2**gap_bits.
+        counts: (C,) gap symbols of each chunk, none negative; their sum is the length above.
+        values: (n,) what the nonzeros are.
+        gap_bits: 1 to 16.
+        chunk_log2: 0 to 31.
+        dense: (numel,) zeros, in the type of `values`; C = max(1, ceil(numel / 2**chunk_log2)).
+
+    Raises:
+        FormatError: the gaps of a chunk run past its end or end in an escape, or all of them do not lead to n nonzeros.
+    """
+    escape = (1 << gap_bits) - 1
+    outcome = walks.place(sealed(gap_symbols), sealed(counts), escape, chunk_log2, sealed(values), dense)
+    if outcome[1] == walks.MISCOUNTED:
+        steps = range(0, len(gap_symbols), _COUNTED)
+        found = sum(int(np.count_nonzero(gap_symbols[at : at + _COUNTED] != escape)) for at in steps)
+        raise FormatError(f"the gaps lead to {found} nonzeros, the record says {len(values)}")
+    check_walk(outcome, 0, np.zeros((2, len(counts)), np.int64), len(dense), chunk_log2)
+
+
 def check_walk(outcome: tuple[int, int], first: int, counts: Counts, numel: int, chunk_log2: int) -> None:
     """Raise the FormatError that a walk over the gaps of chunks from `first` on ended with, if any."""
     chunk, error = outcome

@@ -118,6 +118,33 @@ def walk(symbols: Symbols, counts: Counts, escape: int, numel: int, chunk_log2: 
 
 
 @jit
+def place(
+    gaps: Symbols, counts: Counts, escape: int, chunk_log2: int, values: NDArray[Any], dense: NDArray[Any]
+) -> tuple[int, int]:  # fmt: skip
+    """As `walk`, with the next of `values` written to each position; `counts` (C,) are the gaps of each chunk."""
+    at, filled = 0, 0
+    for chunk in range(len(counts)):
+        position: Any = chunk << chunk_log2
+        end = min(position + (1 << chunk_log2), len(dense))
+        stop = at + counts[chunk]
+        while at < stop:
+            gap = np.int64(gaps[at])
+            at += 1
+            position += gap
+            if position > end or (gap != escape and position >= end):
+                return chunk, TOO_FAR
+            if gap != escape:
+                if filled >= len(values):
+                    return chunk, MISCOUNTED
+                dense[position] = values[filled]
+                filled += 1
+                position += 1
+            elif at == stop:
+                return chunk, ESCAPE_LAST
+    return (0, 0) if filled == len(values) else (0, MISCOUNTED)
+
+
+@jit
 def scatter(
     gaps: Symbols, symbols: Symbols, counts: Counts, table: NDArray[Any], escape: int, chunk_log2: int, dense: NDArray[Any]
 ) -> tuple[int, int]:

@@ -92,6 +92,10 @@ class AffineMap:
             out: (n,) elements of the tensor's dtype, or of unsigned integers of their size.
             absent: symbol 0 stands for +0.0, and s for what s - 1 does otherwise.
         """
+        for at in range(0, len(symbols), _AT_ONCE):
+            self._write(symbols[at : at + _AT_ONCE], first + at, out[at : at + _AT_ONCE], absent)
+
+    def _write(self, symbols: NDArray[Any], first: int, out: Array, absent: bool) -> None:
         kind = self.scales.dtype
         own = out.view(numpy_dtype(self.dtype))
         values = own if own.dtype == kind else np.empty(len(symbols), kind)

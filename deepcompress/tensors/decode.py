@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deepcompress.coding import pool
 from deepcompress.coding.bits import sealed, symbol_dtype
-from deepcompress.coding.gaps import check_walk, decode_gaps
+from deepcompress.coding.gaps import check_walk, place
 from deepcompress.coding.streams import Geometry, Stream, open_stream
 from deepcompress.container import layout
 from deepcompress.container.directory import Lengths
@@ -80,13 +80,7 @@ class _Decoder:
             return (values if values.flags.writeable else values.copy()).reshape(record.shape)
         if not record.sparse.gap_count and not any(map(len, self.sections.values())):
             return self._zeros(record.sparse)
-        with self._place("gaps"):
-            positions = self._positions(record.sparse)
-        with self._place("values"):
-            values = self._values()
-        dense = np.zeros(record.numel, numpy_dtype(record.dtype))
-        dense[positions] = values
-        return dense.reshape(record.shape)
+        return self._placed(record.sparse)
 
     @property
     def _has_symbols(self) -> bool:
@@ -173,14 +167,19 @@ class _Decoder:
         except FormatError as error:
             raise type(error)(f"tensor {self.record.name!r}, {section}: {error}") from error
 
-    def _positions(self, sparse: Sparse) -> NDArray[np.int64]:
-        """Flat positions of the nonzeros."""
-        gaps, counts = self._symbols("gaps", sparse.stream, 1 << sparse.gap_bits, sparse.gap_count, implied=False)
-        nonzeros = _sum_chunks(gaps != (1 << sparse.gap_bits) - 1, counts)
-        if (found := int(nonzeros.sum())) != sparse.nonzeros:
-            raise FormatError(f"the gaps lead to {found} nonzeros, the record says {sparse.nonzeros}")
-        chunk_log2 = Geometry.unpack(sparse.stream.geometry).chunk_log2
-        return decode_gaps(gaps, counts, nonzeros, self.record.numel, sparse.gap_bits, chunk_log2)
+    def _placed(self, sparse: Sparse) -> Array:
+        """Nonzeros that are elements themselves."""
+        record = self.record
+        with self._place("gaps"):
+            gaps, counts = self._symbols("gaps", sparse.stream, 1 << sparse.gap_bits, sparse.gap_count, implied=False)
+        with self._place("values"):
+            values = self._values()
+        dense = np.zeros(record.numel, numpy_dtype(record.dtype))
+        words = f"<u{dense.itemsize}" if dense.itemsize <= 8 else dense.dtype
+        with self._place("gaps"):
+            chunk_log2 = Geometry.unpack(sparse.stream.geometry).chunk_log2
+            place(gaps, counts, values.view(words), sparse.gap_bits, chunk_log2, dense.view(words))
+        return dense.reshape(record.shape)
 
     def _values(self) -> Array:
         """The stored elements, (value_count,), in the tensor's own type."""
@@ -232,11 +231,3 @@ def _decode_run(stream: Stream, first: int, last: int, alphabet: int) -> NDArray
 def _bits_of(record: TensorRecord) -> np.dtype[Any]:
     """Unsigned integers of the size of a tensor's elements."""
     return np.dtype(f"<u{layout.DTYPE_OF_NAME[record.dtype].itemsize}")
-
-
-def _sum_chunks(flags: NDArray[np.bool_], counts: Counts) -> Counts:
-    """How many flags are set in each chunk's run of `counts[c]` of them."""
-    running = np.concatenate([[0], np.cumsum(flags, dtype=np.int64)])
-    ends = np.concatenate([[0], np.cumsum(counts)])
-    sums: Counts = np.diff(running[ends])
-    return sums

@@ -19,6 +19,8 @@ from deepcompress.errors import FormatError
 from deepcompress.tensors.affine import AffineMap
 from deepcompress.tensors.elements import Array, bfloat16_to_float32, numpy_dtype, widen
 
+_AT_ONCE = 1 << 16  # weights whose numbers and values stay in the cache
+
 Bytes = NDArray[np.uint8]
 Counts = NDArray[np.int64]
 
@@ -39,7 +41,7 @@ class Lookup:
         """Write the values of nonzeros to where the gaps lead, in `out`, which is zero and begins at the flat place `first`.
 
         Args:
-            gaps, symbols: those of some chunks, back to back.
+            gaps, symbols: those of some chunks, back to back; the symbols may be overwritten.
             counts: (2, C) how many of each every chunk has.
             cut: gap_bits, and the logarithm of a chunk's elements.
 
@@ -64,11 +66,15 @@ class Grid:
     def scatter(
         self, gaps: Array, symbols: NDArray[Any], counts: Counts, cut: tuple[int, int], first: int, out: Array
     ) -> tuple[int, int]:  # fmt: skip
-        """Symbols go to their places first, as numbers above zero, for there they have a channel."""
-        numbers = np.zeros(len(out), np.uint32)
-        table = np.arange(layout.MAX_CENTROIDS + 1, dtype=np.uint32)
-        outcome = scatter(gaps, symbols.astype(np.uint32) + np.uint32(1), counts, table, *cut, numbers)
-        self.levels.write(numbers, first, out, absent=True)
+        """Symbols go to their places first, as numbers above zero, for there they have a channel; in `out` itself if they fit."""
+        top = int(symbols.max(initial=0)) + 1
+        kind = out.dtype if top <= np.iinfo(out.dtype).max else np.dtype(np.uint32)
+        numbers = out if kind == out.dtype else np.zeros(len(out), kind)
+        shifted = symbols if top <= np.iinfo(symbols.dtype).max else symbols.astype(kind)
+        shifted += shifted.dtype.type(1)
+        outcome = scatter(gaps, shifted, counts, np.arange(top + 1, dtype=kind), *cut, numbers)
+        for at in range(0, len(out), _AT_ONCE):
+            self.levels.write(numbers[at : at + _AT_ONCE].copy(), first + at, out[at : at + _AT_ONCE], absent=True)
         return outcome
 
 

@@ -6,13 +6,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import deepcompress as dc
 from deepcompress.errors import FormatError
-from deepcompress.tensors.arena import Arena
-from tests.attacks import fuzz, memory
+from tests.attacks import fuzz
 from tests.attacks.fuzz import CORPUS, BrokenError, Tally, campaign, check, mutant
 from tests.attacks.mutants import survives
 from tests.attacks.seeds import SEEDS
@@ -73,17 +71,6 @@ def test_a_second_and_memory_are_limits(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(fuzz, "MEMORY", -(1 << 30))
     with pytest.raises(BrokenError, match="bytes for"):
         fuzz.measured(SEEDS[0])
-
-
-def test_pages_that_tracemalloc_does_not_see_are_measured() -> None:
-    def take() -> None:
-        array = Arena(size).take(size, np.dtype(np.uint8))
-        array[:] = 1
-
-    size = 32 << 20
-    assert memory.allocated(take) < size // 8
-    assert memory.resident(take) > size // 2
-    assert memory.allocated(lambda: np.zeros(size, np.uint8)) >= size
 
 
 def test_slices_of_a_campaign_are_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

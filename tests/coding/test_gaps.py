@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepcompress.coding.gaps import best_gap_bits, check_walk, decode_gaps, encode_gaps, find_nonzeros, scatter
+from deepcompress.coding.gaps import best_gap_bits, check_walk, decode_gaps, encode_gaps, find_nonzeros, place, scatter
 from deepcompress.coding.huffman import HuffmanCode
 from deepcompress.errors import FormatError, ParameterError
 
@@ -77,6 +77,33 @@ def test_scattered_values_come_back(case: tuple[np.ndarray, int, int, int], kind
     both = np.stack([counts, found.counts])
     assert scatter(symbols, found.kept, both, table, gap_bits, chunk_log2, dense) == (0, 0)
     assert dense.tolist() == (3 * weights.astype(wide)).tolist()
+
+
+@settings(deadline=None, max_examples=200)
+@given(cases(), st.sampled_from([np.uint8, np.uint64, np.complex128]))
+def test_placed_values_come_back(case: tuple[np.ndarray, int, int, int], kind: type) -> None:
+    positions, numel, gap_bits, chunk_log2 = case
+    weights = np.zeros(numel, kind)
+    weights[positions] = 1 + positions % 60
+    found = find_nonzeros((weights != 0).view(np.uint8), chunk_log2)
+    symbols, counts = encode_gaps(found.gaps, found.counts, gap_bits)
+    dense = np.zeros(numel, kind)
+    place(symbols, counts, weights[positions], gap_bits, chunk_log2, dense)
+    assert dense.tobytes() == weights.tobytes()
+    for values, least in ((weights[positions][1:], 1), (np.ones(len(positions) + 1, kind), 0)):
+        if len(positions) >= least:
+            with pytest.raises(FormatError, match=f"^the gaps lead to {len(positions)} nonzeros, the record says {len(values)}$"):
+                place(symbols, counts, values, gap_bits, chunk_log2, dense)
+
+
+def test_what_placing_refuses() -> None:
+    for gaps, message in (
+        ([2, 2], "chunk 0: a gap runs past its 4 weights"),
+        ([2, 3], "chunk 0: a gap runs past its 4 weights"),
+        ([0, 3], "chunk 0: its last gap is an escape, which leads to no nonzero"),
+    ):
+        with pytest.raises(FormatError, match=f"^{message}$"):
+            place(np.array(gaps, np.uint8), np.array([2, 0]), np.ones(2, np.uint8), 2, 2, np.zeros(8, np.uint8))
 
 
 def test_what_scattering_refuses() -> None:
