@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from deepcompress.report.sensitivity import SensitivityTable
     from deepcompress.tensors.codebook import Codebook
     from deepcompress.tensors.model import CompressedModel, load, open
+    from deepcompress.training.checkpoint import Checkpoint
     from deepcompress.training.distributed import process_group
     from deepcompress.training.history import History
     from deepcompress.training.loop import fit
@@ -93,6 +94,7 @@ _HOMES = {
     "Report": "report.report",
     "SensitivityTable": "report.sensitivity",
     "sensitivity_scan": "pipeline.sensitivity",
+    "Checkpoint": "training.checkpoint",
     "History": "training.history",
     "TrainSettings": "training.settings",
     "fit": "training.loop",
@@ -104,6 +106,7 @@ __all__ = [
     "AffineArray",
     "AffineQuantize",
     "Calibration",
+    "Checkpoint",
     "Codebook",
     "CompressedModel",
     "DeepCompressError",

@@ -23,13 +23,17 @@ class Journal:
 
     def __init__(self, evaluate: Measure | None) -> None:
         self._evaluate = evaluate
-        self._entries: list[tuple[dict[str, Any], dict[str, int]]] = []
+        self.entries: list[tuple[dict[str, Any], dict[str, int]]] = []  # plain data, which a checkpoint keeps
 
     def note(self, name: str, kind: str, state: State, seconds: float) -> None:
-        """Take the row of the stage that led to `state`; `evaluate` is asked here."""
+        """Take the row of the stage that led to `state`, all but the accuracy."""
         zeros = {key: weight.numel() - count_nonzero(weight) for key, weight in floating_weights(state.model).items()}
-        row = {"name": name, "kind": kind, "seconds": seconds, "accuracy": self._accuracy(state), "notes": state.notes}
-        self._entries.append((row, zeros))
+        row = {"name": name, "kind": kind, "seconds": seconds, "accuracy": None, "notes": state.notes}
+        self.entries.append((row, zeros))
+
+    def measure(self, state: State) -> None:
+        """Ask `evaluate` for the accuracy of the last row."""
+        self.entries[-1][0]["accuracy"] = self._accuracy(state)
 
     def rows(self, final: State) -> tuple[StageRow, ...]:
         """Sparsity is over the weights that are pruned or share values in the end."""
@@ -37,7 +41,7 @@ class Journal:
         chosen = [name for name in weights if name in final.masks or name in final.codebooks]
         total = max(sum(weights[name].numel() for name in chosen), 1)
         return tuple(
-            StageRow(**row, sparsity=sum(zeros.get(name, 0) for name in chosen) / total) for row, zeros in self._entries
+            StageRow(**row, sparsity=sum(zeros.get(name, 0) for name in chosen) / total) for row, zeros in self.entries
         )
 
     def _accuracy(self, state: State) -> float | None:

@@ -22,11 +22,14 @@ from deepcompress.pipeline.ranks import apply_stage
 from deepcompress.pipeline.selection import floating_weights
 from deepcompress.pipeline.stage import Stage
 from deepcompress.pipeline.state import Context, Loss, Measure, Model, State
+from deepcompress.pipeline.way import Way
+from deepcompress.pipeline.workdir import Workdir, opened_workdir
 from deepcompress.report.report import Report
 from deepcompress.tensors.build import Extras
 from deepcompress.tensors.model import CompressedModel
+from deepcompress.training.checkpoint import is_count
 from deepcompress.training.distributed import bare
-from deepcompress.training.group import current_group, tensors_of
+from deepcompress.training.group import Group, current_group, tensors_of
 from deepcompress.training.history import History
 from deepcompress.training.settings import TrainSettings
 
@@ -79,6 +82,8 @@ class Pipeline:
         inplace: bool = False,
         metadata: Mapping[str, str] | None = None,
         store_recipe: bool = False,
+        workdir: str | Path | None = None,
+        checkpoint_every: int = 1,
         quiet: bool = False,
     ) -> Result:
         """Run every stage and encode the outcome.
@@ -94,6 +99,11 @@ class Pipeline:
             inplace: change the given model instead of a copy.
             metadata: strings that the file keeps.
             store_recipe: keep the pipeline's configuration in the file.
+            workdir: a folder in which to keep what is done, after each stage and while one trains, and to go on from: the same
+                call ends with the same file, as often as it was killed on the way (on the CPU; see `Checkpoint` for what the
+                batches may depend on). Stages that have changed since, and those after them, run again; of `train`, `loss` and
+                the measures it knows nothing: where they change, name another folder.
+            checkpoint_every: epochs between two checkpoints of a stage that trains.
             quiet: no progress bars.
 
         Within `process_group` all ranks train together and come to the same bytes; there one of them saves.
@@ -101,32 +111,46 @@ class Pipeline:
         Raises:
             ModelError: a model that cannot be compressed: empty, non-tensor state, NaN where values are to be shared.
             PipelineError: a stage lacks what it needs; said before anything runs.
-            ParameterError: patterns that match nothing in this model, or metadata that are no strings.
+            ParameterError: patterns that match nothing in this model, metadata that are no strings, or a `workdir` of a run with
+                other weights.
+            StorageError: another run works in `workdir`, or it cannot be written.
             TrainingError: training that cannot go on.
 
         Where a stage raises, also by the keyboard, the model that was given `inplace` is as it was when that stage began.
         """
         recipe = self.config() if store_recipe else None
         strings = _checked_metadata(metadata or {})
+        if not is_count(checkpoint_every):
+            raise ParameterError.of("checkpoint_every", "Pipeline.run", "a number of epochs above 0", checkpoint_every)
         group = current_group()
         group.agreed(lambda: self._check_inputs(model, train, evaluate, validate))
         state = State(group.agreed(lambda: _prepare(bare(model), inplace)))
         group.align(tensors_of(state.model))
-        before: dict[str, NDArray[Any]] = {}
-        histories: dict[str, History] = {}
-        context = Context(train, validate, loss, quiet)
-        journal = Journal(group.measured_once(evaluate))
-        journal.note("input", "as given", state, 0.0)
-        for name, stage in self._flat:
-            if not before and stage.phase != "train":  # the report sets weights against those that compression began with
-                before = _samples(state)
+        way = Way(state, Journal(group.measured_once(evaluate)))
+        way.journal.note("input", "as given", state, 0.0)
+        with opened_workdir(workdir, self._flat, train, group, checkpoint_every) as kept:
+            self._go(way, kept, Context(train, validate, loss, quiet), group)
+            return _result(way, Extras(strings, recipe, module_versions(state.model)))
+
+    def _go(self, way: Way, kept: Workdir, context: Context, group: Group) -> None:
+        """Run the stages that are not done yet."""
+        done = kept.resume(way)
+        with kept.measuring(done):
+            way.journal.measure(way.state)
+        for place, (name, stage) in enumerate(self._flat[done:], done):
+            if not way.before and stage.phase != "train":  # the report sets weights against those that compression began with
+                way.before = _samples(way.state)
             start = time.perf_counter()
-            state = apply_stage(stage, replace(state, history=None), context, group)
-            if state.history is not None:
-                histories[name] = state.history
-            journal.note(name, type(stage).__name__, state, time.perf_counter() - start)
-        result = _result(state, journal, before, Extras(strings, recipe, module_versions(state.model)))
-        return replace(result, histories=histories)
+            with kept.stage(place) as checkpoint:
+                way.state = apply_stage(stage, replace(way.state, history=None), replace(context, checkpoint=checkpoint), group)
+            seconds = time.perf_counter() - start
+            if (history := way.state.history) is not None:
+                way.histories[name] = history
+                seconds = max(seconds, history.seconds)  # which an earlier run may have begun
+            way.journal.note(name, type(stage).__name__, way.state, seconds)
+            kept.keep(place + 1, way)
+            with kept.measuring(place + 1):
+                way.journal.measure(way.state)
 
     def _check_inputs(self, model: object, train: object, evaluate: Measure | None, validate: Measure | None) -> None:
         """Whatever a late stage lacks is said before an early one has trained for hours."""
@@ -229,17 +253,18 @@ def _checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
     raise ParameterError.of("metadata", "Pipeline.run", "a mapping of strings to strings", metadata)
 
 
-def _result(state: State, journal: Journal, before: Mapping[str, NDArray[Any]], extras: Extras) -> Result:
-    """Encode everything, and report on it; `before` holds samples of the weights as they came."""
+def _result(way: Way, extras: Extras) -> Result:
+    """Encode everything, and report on it."""
+    state = way.state
     assembly = Assembly(state)
     compressed = assembly.build(extras)
     report = Report(
-        layers=assembly.rows(compressed, before),
-        stages=journal.rows(state),
+        layers=assembly.rows(compressed, way.before),
+        stages=way.journal.rows(state),
         bits=compressed.bits.file,
         dense_bytes=compressed.dense_bytes,
         file_bytes=compressed.file_bytes,
         notes=storage_notes(state),
         environment=environment(),
     )
-    return Result(state.model, compressed, report)
+    return Result(state.model, compressed, report, way.histories)

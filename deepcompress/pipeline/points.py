@@ -15,6 +15,7 @@ from torch import nn
 from deepcompress.container.source import atomic_file
 from deepcompress.errors import ParameterError, StorageError
 from deepcompress.pipeline.assemble import model_tensors
+from deepcompress.pipeline.state import Model
 from deepcompress.report.sensitivity import SensitivityRow, SensitivityTable
 from deepcompress.report.serial import to_json
 from deepcompress.tensors.elements import dtype_name, from_torch
@@ -101,7 +102,7 @@ class Points:
         self.rows = {row.key: row for row in table.rows}
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(model: Model) -> str:
     """SHA-256 of all tensors of the state dict: names, dtypes, shapes and bits."""
     digest = hashlib.sha256()
     for name, tensor in model_tensors(model).items():

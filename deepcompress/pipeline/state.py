@@ -12,6 +12,7 @@ from deepcompress.errors import PipelineError
 from deepcompress.tensors.affine import AffineGrid
 from deepcompress.tensors.codebook import Codebook
 from deepcompress.tensors.streams import Encoding
+from deepcompress.training.checkpoint import Checkpoint
 from deepcompress.training.history import History
 
 Model = nn.Module | dict[str, Tensor]
@@ -52,9 +53,10 @@ class State:
 
 @dataclass(frozen=True)
 class Context:
-    """What the caller of `run` gave for the stages to use."""
+    """What the caller of `run` gave for the stages to use, and where a stage that trains keeps how far it is."""
 
     train: Iterable[Any] | None = None
     validate: Measure | None = None
     loss: Loss | None = None
     quiet: bool = False
+    checkpoint: Checkpoint | None = None

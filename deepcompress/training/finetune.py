@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcompress.errors import ParameterError
+from deepcompress.training.checkpoint import Checkpoint
 from deepcompress.training.history import History
 from deepcompress.training.loop import Hooks, Loss, fit
 from deepcompress.training.settings import TrainSettings
@@ -28,6 +29,7 @@ def finetune_centroids(
     validate: Measure | None = None,
     restore_best: bool = False,
     rest: bool = False,
+    checkpoint: Checkpoint | None = None,
     quiet: bool = True,
 ) -> tuple[dict[str, Tensor], History]:
     """Train the centroids; the gradient of a centroid is the sum of the gradients of its weights.
@@ -39,7 +41,7 @@ def finetune_centroids(
         centroids: weight name -> (k,) values.
         factors: weight name -> tensor of its shape; such a weight is the product of its factor and its centroid.
         rest: train all other parameters along; else they keep every bit (batch-norm statistics follow the batches all the same).
-        train, settings, loss, validate, restore_best, quiet: as for `fit`.
+        train, settings, loss, validate, restore_best, checkpoint, quiet: as for `fit`.
 
     Returns:
         Weight name -> (k,) trained centroids, in the order given, no more sorted; float64 for float64 weights, else float32.
@@ -70,11 +72,12 @@ def finetune_centroids(
             one.remember(progress)
 
     learns = [*(one.centroids for one in learning), *others]
-    hooks = Hooks(learns, look=look, after_backward=gather, after_step=scatter, title="finetune")
+    hooks = Hooks(learns, look=look, after_backward=gather, after_step=scatter, state=_All(shared), title="finetune")
     with _only_these_learn(model, [*(one.weight for one in learning), *others]):
         history = fit(
-            model, train, settings, loss=loss, validate=validate, restore_best=restore_best, hooks=hooks, quiet=quiet
-        )
+            model, train, settings, loss=loss, validate=validate, restore_best=restore_best, checkpoint=checkpoint, hooks=hooks,
+            quiet=quiet,
+        )  # fmt: skip
     return {one.name: one.values(history.kept) for one in shared}, history
 
 
@@ -118,6 +121,14 @@ class _Shared:
         if self._factors is not None and progress == int(progress):
             self._remembered[int(progress)] = self.centroids.detach().clone()
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"centroids": self.centroids, "remembered": self._remembered}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            self.centroids.copy_(state["centroids"])
+        self._remembered = {epoch: values.to(self.centroids.device) for epoch, values in state["remembered"].items()}
+
     def values(self, epoch: int | None) -> Tensor:
         """The centroids as the weights have them now (those of `epoch`, which was kept); those without weights as they came."""
         if self._factors is not None:
@@ -129,6 +140,20 @@ class _Shared:
     def _table(self) -> Tensor:
         """Symbol -> value."""
         return torch.cat([self.centroids.new_zeros(1), self.centroids.detach()])
+
+
+class _All:
+    """All of them as one part of a checkpoint."""
+
+    def __init__(self, shared: Sequence[_Shared]) -> None:
+        self._shared = shared
+
+    def state_dict(self) -> dict[str, Any]:
+        return {one.name: one.state_dict() for one in self._shared}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for one in self._shared:
+            one.load_state_dict(state[one.name])
 
 
 @contextmanager

@@ -95,6 +95,26 @@ class History:
             raise ParameterError.of("data", "History.from_dict", "a dict as as_dict makes them", what) from error
 
 
+class Records:
+    """The epochs so far, as a part of a checkpoint."""
+
+    def __init__(self) -> None:
+        self.history = History()
+
+    @property
+    def last(self) -> EpochRecord:
+        return self.history.epochs[-1]
+
+    def add(self, record: EpochRecord) -> None:
+        self.history = History((*self.history.epochs, record))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.history.as_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.history = History.from_dict(state)
+
+
 def _plain(record: EpochRecord) -> dict[str, Any]:
     values = {**asdict(record), "step_losses": [_finite(loss) for loss in record.step_losses]}
     return {name: _finite(value) for name, value in values.items()}

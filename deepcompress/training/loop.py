@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from torch.optim import Optimizer
 
 from deepcompress.errors import ParameterError, PipelineError
 from deepcompress.training.batches import cross_entropy, device_of, epoch_batches, epoch_length, to_device
+from deepcompress.training.checkpoint import Checkpoint, Generators, Keeper, LoaderState, Part, Values, described
 from deepcompress.training.distributed import notice_of_equal_batches, tell_epoch, unwrapped
 from deepcompress.training.group import NO_BATCH, Group, current_group, tensors_of
-from deepcompress.training.history import EpochRecord, History
+from deepcompress.training.history import EpochRecord, History, Records
 from deepcompress.training.meter import Meter, lost
 from deepcompress.training.progress import progress_bar
 from deepcompress.training.rates import Rate
@@ -51,6 +52,7 @@ class Hooks:
             loss that it asks for within one (LBFGS asks for many).
         sparsity: what an epoch's record says of it.
         may_keep: whether the model as it is may be the one that `restore_best` keeps.
+        state: what a checkpoint keeps of it.
         title: of the progress bar, in logs and in errors.
     """
 
@@ -61,15 +63,17 @@ class Hooks:
     after_step: Callable[[], None] = _nothing
     sparsity: Callable[[], float | None] = _nothing
     may_keep: Callable[[], bool] = field(default=lambda: True)
+    state: Part | None = None
     title: str = "train"
 
 
 @dataclass(frozen=True)
 class _Watching:
-    """Who looks on while a model trains."""
+    """Who looks on while a model trains, and what is kept of it."""
 
     after_epoch: AfterEpoch
     trace: str | Path | None
+    checkpoint: Checkpoint | None
     quiet: bool
 
 
@@ -83,6 +87,7 @@ def fit(
     restore_best: bool = False,
     after_epoch: AfterEpoch = _nothing,
     trace: str | Path | None = None,
+    checkpoint: Checkpoint | str | Path | None = None,
     hooks: Hooks | None = None,
     quiet: bool = True,
 ) -> History:
@@ -100,6 +105,8 @@ def fit(
         after_epoch: called with the record of each epoch, such as `print`; on rank 0 alone.
         trace: where to write a profiler's trace of three early steps, for chrome://tracing and ui.perfetto.dev; see
             `profile_trace`.
+        checkpoint: a file to write to after each epoch (or every few: `Checkpoint(path, every=5)`), and to go on from where it
+            is there: the same call again ends as if nothing had happened.
         hooks: what a kind of training does differently.
         quiet: no progress bar.
 
@@ -110,13 +117,17 @@ def fit(
         PipelineError: no batches, batches that the default loss cannot take, nothing that learns, a loss that is no scalar.
         TrainingError: a loss or a trained parameter that is not finite. After this and any other exception the model is as
             it was before.
-        ParameterError: `restore_best` without `validate`, or options that the optimizer or scheduler does not take.
+        ParameterError: `restore_best` without `validate`, options that the optimizer or scheduler does not take, or a
+            checkpoint of another training.
+        FormatError, StorageError: the checkpoint is damaged, or cannot be read or written.
     """
     hooks, model, group = hooks or Hooks(), unwrapped(model), current_group()
     if restore_best and validate is None:
         raise ParameterError.of("restore_best", hooks.title, "False, unless run(..., validate=...) names the measure", True)
     measure = Validation(model, group.measured_once(validate), restore_best, hooks.may_keep)
-    watching = _Watching(after_epoch, trace if group.is_first else None, quiet or not group.is_first)
+    watching = _Watching(
+        after_epoch, trace if group.is_first else None, Checkpoint.of(checkpoint), quiet or not group.is_first
+    )  # fmt: skip
     seed = None if settings.seed is None else settings.seed + group.rank  # no two ranks drop out the same units
     with restored_on_error(model), mode_kept(model), seeded(seed), flushed_denormals(), torch.enable_grad():
         try:
@@ -140,21 +151,35 @@ class _Fit:
 
     def run(self, train: Iterable[Any] | None, measure: Validation, watching: _Watching) -> History:
         self.group.align(tensors_of(self.model))
-        records: list[EpochRecord] = []
         with self.hooks.session(self.optimizer):
             epochs = self.settings.epochs
             steps = self._steps(train) if epochs else 0
             rate = self.settings.make_rate(self.optimizer, steps)
+            records = Records()
+            keeper = self._keeper(watching.checkpoint, train, rate, measure, records)
+            begin = keeper.go_on()
             bar = progress_bar(self.title, steps * epochs, quiet=watching.quiet)
-            with bar as report, fitted_trace(watching.trace, steps * epochs) as self.trace:
-                for epoch in range(epochs):
+            with bar as report, fitted_trace(watching.trace, steps * (epochs - begin)) as self.trace:
+                for epoch in range(begin, epochs):
                     meter = Meter(self.title, epoch, steps, report)
                     self._epoch(train, meter, rate)
-                    records.append(self._record(meter, measure))
-                    self.group.once(partial(self._tell, records[-1], watching))
+                    records.add(self._record(meter, measure))
+                    keeper.after(epoch + 1, epochs)
+                    self.group.once(partial(self._tell, records.last, watching))
             kept = measure.restore() or epochs or None
         self.group.check_equal(tensors_of(self.model), f"after {self.title}")
-        return History(tuple(records), kept)
+        return replace(records.history, kept=kept)
+
+    def _keeper(
+        self, checkpoint: Checkpoint | None, train: object, rate: Rate, measure: Validation, records: Records
+    ) -> Keeper:
+        shared: dict[str, Part] = {
+            "model": Values(self.model), "optimizer": self.optimizer, "rate": rate, "validation": measure, "records": records,
+        }  # fmt: skip
+        if self.hooks.state is not None:
+            shared[self.title] = self.hooks.state
+        own: dict[str, Part] = {"generators": Generators(), "loader": LoaderState(train)}
+        return Keeper(checkpoint, self.group, f"{self.title} with {described(self.settings)}", shared, own)
 
     def _steps(self, train: Iterable[Any] | None) -> int:
         """Of an epoch; of the rank that takes most."""

@@ -103,6 +103,16 @@ class Rate:
         if not self._per_batch:
             self._step(loss)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where the scheduler is."""
+        return {"left": self._left, "scheduler": None if self._scheduler is None else self._scheduler.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Bring it there again."""
+        self._left = state["left"]
+        if self._scheduler is not None:
+            self._scheduler.load_state_dict(state["scheduler"])
+
     def _step(self, loss: float) -> None:
         if isinstance(self._scheduler, ReduceLROnPlateau):
             self._scheduler.step(loss)

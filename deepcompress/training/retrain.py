@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
@@ -14,6 +15,7 @@ from deepcompress.errors import ParameterError
 from deepcompress.layers.masking import Masks, apply_masks, hold_masks, sparsity_of
 from deepcompress.prune.allocate import prune_masks
 from deepcompress.prune.schedule import Schedule
+from deepcompress.training.checkpoint import Checkpoint
 from deepcompress.training.group import current_group
 from deepcompress.training.history import History
 from deepcompress.training.loop import Hooks, Loss, fit
@@ -61,6 +63,7 @@ def retrain(
     loss: Loss | None = None,
     validate: Measure | None = None,
     restore_best: bool = False,
+    checkpoint: Checkpoint | None = None,
     quiet: bool = True,
 ) -> tuple[Masks, History]:
     """Train a model in place while every forward pass sees exact zeros where `masks` are False.
@@ -68,8 +71,8 @@ def retrain(
     Args:
         masks: parameter name -> bool tensor of its shape, True = kept; may be empty.
         gradual: how to prune further on the way. The sparsity that its schedule ends with is met to one weight.
-        model, train, settings, loss, validate, restore_best, quiet: as for `fit`; the best epoch is chosen among those at the
-            final sparsity.
+        model, train, settings, loss, validate, restore_best, checkpoint, quiet: as for `fit`; the best epoch is one
+            of those at the final sparsity.
 
     Returns:
         The masks at the end, and what was measured.
@@ -88,9 +91,13 @@ def retrain(
         after_step=keeper.hide_pruned,
         sparsity=keeper.sparsity,
         may_keep=lambda: keeper.finished,
+        state=keeper,
         title="retrain",
     )
-    history = fit(model, train, settings, loss=loss, validate=validate, restore_best=restore_best, hooks=hooks, quiet=quiet)
+    history = fit(
+        model, train, settings, loss=loss, validate=validate, restore_best=restore_best, checkpoint=checkpoint, hooks=hooks,
+        quiet=quiet,
+    )  # fmt: skip
     return keeper.masks, history
 
 
@@ -118,6 +125,18 @@ class _Keeper:
             yield
             self.finish()
         apply_masks(self.model, self.masks)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks, what is behind them, and where the schedule is."""
+        return {"masks": self.masks, "dense": self._dense, "next_look": self._next_look, "finished": self.finished}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there; the model has its values already."""
+        devices = {name: parameter.device for name, parameter in self.model.named_parameters()}
+        self.masks, self._dense = (_on_devices(state[name], devices) for name in ("masks", "dense"))
+        self._next_look, self.finished = state["next_look"], state["finished"]
+        if self._hold is not None:
+            self._hold.update({name: mask for name, mask in self.masks.items() if name not in self._dense})
 
     def sparsity(self) -> float | None:
         return sparsity_of(self.masks) if self.masks else None
@@ -166,3 +185,7 @@ class _Keeper:
         """Live weights, to be written to, beside their dense values."""
         weights = self.gradual.weights if self.gradual is not None else {}
         return [(weights[name].detach(), dense) for name, dense in self._dense.items()]
+
+
+def _on_devices(tensors: Mapping[str, Tensor], devices: Mapping[str, torch.device]) -> dict[str, Tensor]:
+    return {name: tensor.to(devices.get(name, tensor.device)) for name, tensor in tensors.items()}

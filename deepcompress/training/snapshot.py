@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from deepcompress.errors import ModelError
+from deepcompress.training.group import tensors_of
 
 
 class Snapshot:
@@ -24,6 +27,37 @@ class Snapshot:
         with torch.no_grad():
             for tensor, copy in self._copies:
                 tensor.copy_(copy)
+
+
+    def values(self) -> list[Tensor]:
+        """The copies, in the model's order."""
+        return [copy for _, copy in self._copies]
+
+    def take(self, values: Sequence[Tensor]) -> Snapshot:
+        """Make `values`, those of another snapshot of such a model, the copies."""
+        for (_, copy), value in zip(self._copies, values, strict=True):
+            copy.copy_(value)
+        return self
+
+
+def write_values(model: nn.Module | dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Give parameters and buffers, by name, the values that they had; a buffer of another shape or dtype is replaced.
+
+    Raises:
+        ModelError: a parameter or tensor is not there, or is of another shape or dtype.
+    """
+    live = tensors_of(model)
+    with torch.no_grad():
+        for name, value in values.items():
+            tensor = live.get(name)
+            if tensor is not None and (tensor.shape, tensor.dtype) == (value.shape, value.dtype):
+                if _is_writable(tensor):
+                    tensor.copy_(value)
+            elif isinstance(model, nn.Module) and tensor is not None and not isinstance(tensor, nn.Parameter):
+                path, _, last = name.rpartition(".")
+                model.get_submodule(path)._buffers[last] = value.to(tensor.device)
+            else:
+                raise ModelError(f"the checkpoint has {name!r}, {value.dtype} of shape {tuple(value.shape)}, the model has not")
 
 
 def _is_writable(tensor: Tensor) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +32,16 @@ class Validation:
         if self._keep_best and self._may_keep() and better:
             self._highest, self._best = value, (epoch, Snapshot(self._model))
         return value
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best epoch so far, and its values."""
+        best = None if self._best is None else (self._best[0], self._best[1].values())
+        return {"highest": self._highest, "best": best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take them for the best again."""
+        self._highest, best = state["highest"], state["best"]
+        self._best = None if best is None else (best[0], Snapshot(self._model).take(best[1]))
 
     def restore(self) -> int | None:
         """Back to the best epoch, whose number it gives; None where no epoch was kept."""

@@ -55,7 +55,8 @@ class Finetune(Stage, TrainSettings):
             model, context.train, {name: part.symbols for name, part in parts.items()},
             {name: part.values for name, part in parts.items()}, self,
             factors={name: part.factors for name, part in parts.items() if part.factors is not None},
-            loss=context.loss, validate=context.validate, restore_best=self.restore_best, rest=self.rest, quiet=context.quiet,
+            loss=context.loss, validate=context.validate, restore_best=self.restore_best, rest=self.rest,
+            checkpoint=context.checkpoint, quiet=context.quiet,
         )  # fmt: skip
         codebooks = {name: part.settle(live[name], moved[name]) for name, part in parts.items()}
         return replace(state, codebooks={**state.codebooks, **codebooks}, notes=(), history=history)

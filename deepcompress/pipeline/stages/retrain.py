@@ -38,7 +38,7 @@ class Retrain(Stage, TrainSettings):
         model = state.module("Retrain")
         masks, history = retrain(
             model, context.train, state.masks, self, loss=context.loss, validate=context.validate,
-            restore_best=self.restore_best, quiet=context.quiet,
+            restore_best=self.restore_best, checkpoint=context.checkpoint, quiet=context.quiet,
         )  # fmt: skip
         return replace(state, masks=masks, notes=_notes(history), history=history)
 
@@ -131,7 +131,7 @@ class GradualPrune(Stage, TrainSettings):
         gradual = Gradual(weights, self.method, self.as_schedule(), self.parameters, self.every, self.reversible)
         masks, history = retrain(
             model, context.train, state.masks, self, gradual=gradual, loss=context.loss, validate=context.validate,
-            restore_best=self.restore_best, quiet=context.quiet,
+            restore_best=self.restore_best, checkpoint=context.checkpoint, quiet=context.quiet,
         )  # fmt: skip
         return replace(state, masks=masks, notes=_notes(history), history=history)
 
