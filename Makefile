@@ -1,6 +1,7 @@
 # make demo: compress a small network, start to end. make test: all that CI runs.
 # make labs: every lab of examples/ with --quick; LABS='a c' runs some of them.
 # make fuzz: a million damaged files, and a part of them with the bounds of every access checked; FUZZ='--mutants N' for more or fewer.
+# make zoo: every classifier of torchvision, compressed, saved, loaded and compared; ZOO='--only resnet18' for some of them.
 # make bench: time it against its peers; what comes behind BENCH= goes to benchmarks/__main__.py (make bench BENCH='--data FOLDER').
 # Each needs make and Python 3.11 or newer, and nothing else. Another Python: make test PYTHON=python3.12
 
@@ -10,10 +11,11 @@ OUT ?= demo
 BENCH ?=
 LABS ?=
 FUZZ ?=
+ZOO ?=
 
 INSTALLED_FROM = setup.cfg pyproject.toml constraints.txt scripts/install
 
-.PHONY: help demo test labs fuzz bench clean
+.PHONY: help demo test labs fuzz zoo bench clean
 .NOTPARALLEL:
 
 help:
@@ -21,6 +23,7 @@ help:
 	@echo 'make test    ruff, mypy and pytest, as CI runs them'
 	@echo 'make labs    every lab of examples/ with --quick (no data needed, minutes); results in runs/quick/'
 	@echo 'make fuzz    a million damaged files: each is refused, or a model that is whole (ten minutes)'
+	@echo 'make zoo     every classifier of torchvision: compress, save, load, equal logits (half an hour, 10 GB of memory)'
 	@echo 'make bench   all benchmarks, and one table of their rows; JSON and plots in benchmarks/results/'
 	@echo 'make clean   remove $(VENV)/ and caches'
 
@@ -36,6 +39,9 @@ labs: $(VENV)/.installed-labs
 fuzz: $(VENV)/.installed-test
 	$(VENV)/bin/python -m tests.attacks.fuzz $(FUZZ)
 	DEEPCOMPRESS_CHECKED=1 $(VENV)/bin/python -m tests.attacks.fuzz --mutants 100000 --seed 1
+
+zoo: $(VENV)/.installed-test
+	$(VENV)/bin/python -m tests.zoo.classification $(ZOO)
 
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python benchmarks $(BENCH)

@@ -29,7 +29,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 BESIDE = {"__init__", "__main__", "version", "vision", "recipes", "models", "nn"}
 TORCH_FREE = ("errors", "coding", "container", "tensors", "exercises", "cli", "version", "recipes", "__init__", "__main__")
 # Imported only by functions that have torch modules, or a device of torch's, in hand.
-TORCH_SIDE = {PACKAGE / "tensors" / f"{name}.py" for name in ("loading", "gpu", "gpu_launch", "gpu_kernels")}
+TORCH_SIDE = {PACKAGE / "tensors" / f"{name}.py" for name in ("loading", "wrappers", "gpu", "gpu_launch", "gpu_kernels")}
 FOR_LABS = {"models", "nn"}
 
 

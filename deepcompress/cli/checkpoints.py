@@ -90,15 +90,13 @@ def _reason(error: Exception) -> str:
 
 
 def _state_dict(loaded: Any, path: str) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, without the prefix that DataParallel and DistributedDataParallel add."""
-    from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+    """The state dict in a checkpoint, without the prefixes that torch.compile and data parallelism add."""
+    from deepcompress.tensors.wrappers import bare_state
 
     found = _find_state_dict(loaded, path)
     if not all(isinstance(name, str) for name in found):
         raise ModelError(f"{path}: its state dict has names that are not text")
-    if found and all(name.startswith("module.") for name in found):
-        consume_prefix_in_state_dict_if_present(found, "module.")
-    return found
+    return bare_state(found)  # type: ignore[return-value]
 
 
 def _find_state_dict(loaded: Any, path: str) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ RAW_ALIGNED = 4_096
 
 MAX_NAME_BYTES = 65_535
 MAX_ALL_NAMES_BYTES = 1 << 26  # front coding makes long names of few bytes
+MAX_PATHS_AROUND = 1 << 22  # characters: a name of nothing but dots has a path for each
 MAX_DIMENSIONS = 64
 MAX_TENSOR_BYTES = 2**63 - 1
 MAX_ALPHABET = 65_537  # 16-bit indices and the zero symbol
@@ -59,8 +60,8 @@ PLANE_PLAIN, PLANE_CONSTANT, PLANE_CODED = 0, 1, 2
 MAX_CODED_PLANE = 16
 
 # Metadata sections: an odd kind is critical, a reader that does not know it must refuse the file.
-META_STRINGS, META_RECIPE, META_VERSIONS = 2, 4, 6
-KNOWN_META = frozenset({META_STRINGS, META_RECIPE, META_VERSIONS})
+META_STRINGS, META_RECIPE, META_VERSIONS, META_VERSIONS_AROUND = 2, 4, 6, 8
+KNOWN_META = frozenset({META_STRINGS, META_RECIPE, META_VERSIONS, META_VERSIONS_AROUND})
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from deepcompress.errors import ParameterError
 from deepcompress.layers.held import Held, bits_of
 from deepcompress.layers.select import Model, floating_tensors
 from deepcompress.layers.sharing import tied_names
+from deepcompress.tensors.wrappers import bare_names, plain_names
 
 Masks = dict[str, Tensor]
 
@@ -203,10 +204,11 @@ def _distinct(first: str, tensors: Mapping[str, Tensor], aliases: Mapping[str, s
 
 
 def _by_any_name(model: Model) -> dict[str, Tensor]:
-    """Tensors by their names, and by those without what torch.compile and DataParallel put before them."""
+    """Tensors by their names, and by those without what torch.compile and data parallelism put into them."""
     tensors = floating_tensors(model)
-    for name, tensor in list(tensors.items()):
-        tensors.setdefault(name.replace("_orig_mod.", "").removeprefix("module."), tensor)
+    names = bare_names(model, tensors) if isinstance(model, nn.Module) else plain_names(tensors)
+    for name, bare in names.items():
+        tensors.setdefault(bare, tensors[name])
     return tensors
 
 

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from deepcompress.errors import ModelError, ParameterError
 from deepcompress.layers.sharing import tied_names
+from deepcompress.tensors.wrappers import bare_names
 
 Model = nn.Module | Mapping[str, Tensor]
 
@@ -172,6 +173,9 @@ def _weights(model: Model) -> list[_Weight]:
     places: dict[str, list[_Place]] = {name: [] for name in firsts}
     for name in tensors:
         places[aliases.get(name, name)].append(_Place.of(name, types.get(name, ())))
+    for name, bare in (bare_names(model, tensors) if isinstance(model, nn.Module) else {}).items():
+        if bare != name:  # a wrapper stands around a part of the model
+            places[aliases.get(name, name)].append(_Place.of(bare, types.get(name, ())))
     return [_Weight(firsts[name], tuple(found), _is_magnitude(name, tensors)) for name, found in places.items()]
 
 

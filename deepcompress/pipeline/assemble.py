@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from deepcompress.tensors.cost import BitCount
 from deepcompress.tensors.elements import dtype_name, from_torch, numpy_dtype
 from deepcompress.tensors.encode import AnyTensor
 from deepcompress.tensors.model import CompressedModel
+from deepcompress.tensors.wrappers import bare_names, renamed_versions
+
+T = TypeVar("T")
 
 _SAMPLE = 1 << 16  # weights of a layer that its histogram looks at
 
@@ -54,10 +57,15 @@ def model_tensors(model: Model) -> dict[str, Tensor]:
     return tensors
 
 
+def names_in_file(model: Model, names: Iterable[str]) -> dict[str, str]:
+    """Name of each tensor -> its name in a file, which has none of what wrappers around parts of a model put into it."""
+    return bare_names(model, names) if isinstance(model, nn.Module) else {name: name for name in names}
+
+
 def module_versions(model: Model) -> dict[str, int]:
-    """Module path -> version, as `state_dict` keeps them for its upgrade hooks."""
+    """Module path -> version, of those around tensors, as `state_dict` keeps them for its upgrade hooks."""
     holder: Any = model.state_dict() if isinstance(model, nn.Module) else model
-    metadata = getattr(holder, "_metadata", None) or {}
+    metadata = renamed_versions(getattr(holder, "_metadata", None) or {}, names_in_file(model, holder))
     found = {path: entry.get("version") for path, entry in metadata.items() if isinstance(entry, Mapping)}
     return {path: version for path, version in found.items() if isinstance(version, int) and version > 0}
 
@@ -67,13 +75,20 @@ class Assembly:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self.tensors = model_tensors(state.model)
+        tensors = model_tensors(state.model)
+        self._names = names_in_file(state.model, tensors)
+        self.tensors = {self._names[name]: tensor for name, tensor in tensors.items()}
         self._ties = tied_names(self.tensors)
-        # A weight may go by its buffer's name in the file, if that comes first.
-        self._codebooks = {self._ties.get(name, name): book for name, book in state.codebooks.items()}
-        self._errors = {self._ties.get(name, name): error for name, error in state.errors.items()}
-        self._masked = {self._ties.get(name, name) for name in state.masks}
+        self._codebooks = self._by_first_name(state.codebooks)
+        self._errors = self._by_first_name(state.errors)
+        self._masked = self._by_first_name(state.masks).keys()
+        self._stored = self._by_first_name(state.stored)
         self.index_counts: dict[str, NDArray[np.int64]] = {}
+
+    def _by_first_name(self, found: Mapping[str, T]) -> dict[str, T]:
+        """What is known of weights, by their names in the file: a buffer's, if that comes first."""
+        names = {name: self._names.get(name, name) for name in found}
+        return {self._ties.get(names[name], names[name]): value for name, value in found.items()}
 
     def build(self, extras: Extras) -> CompressedModel:
         """Encode everything; the model that a reader of the file would open."""
@@ -89,7 +104,7 @@ class Assembly:
             dtype, values = dtype_name(tensor), from_torch(tensor)
             codebook = self._codebooks.get(name)
             if codebook is None:
-                stored = self.state.stored.get(name, dtype)
+                stored = self._stored.get(name, dtype)
                 return DenseTensor(values.astype(numpy_dtype(stored)) if stored != dtype else values, dtype, stored)
             if isinstance(codebook, AffineGrid):
                 return self._gridded(name, AffineTensor.from_values(values, dtype, codebook))
@@ -105,7 +120,7 @@ class Assembly:
 
     def rows(self, compressed: CompressedModel, before: Mapping[str, NDArray[Any]]) -> tuple[LayerRow, ...]:
         """A row per tensor of the file; `before` holds samples of the weights as they came."""
-        bits = compressed.bits.tensors
+        bits, before = compressed.bits.tensors, self._by_first_name(before)
         return tuple(
             self._row(record, count, before.get(record.name))
             for record, count in zip(compressed.records, bits, strict=True)

@@ -27,6 +27,7 @@ from deepcompress.pipeline.state import Context, Measure, State
 from deepcompress.prune.ranking import is_within
 from deepcompress.report.sensitivity import SensitivityRow, SensitivityTable
 from deepcompress.report.text import printable
+from deepcompress.tensors.wrappers import bare
 from deepcompress.training.seeds import generators_kept
 from deepcompress.training.snapshot import mode_kept
 
@@ -56,7 +57,7 @@ def sensitivity_scan(
     Each layer is given back bit for bit after a measurement, also where `evaluate` raises or the keyboard interrupts.
 
     Args:
-        model: any module, on any device.
+        model: any module, on any device. What `torch.compile` and data parallelism put around it is left out.
         evaluate: model -> float, more is better (an accuracy as a fraction); called in eval mode, without gradients, and each
             time with the random generators as they were. NaN is recorded.
         sparsities: shares in [0, 1] of a layer's weights, or filters, that go; may be empty.
@@ -77,7 +78,7 @@ def sensitivity_scan(
     (sensitivity of a layer to pruning). arXiv:1506.02626; for filters: Li et al. Pruning filters for efficient ConvNets. ICLR
     2017, sec. 3.2. arXiv:1608.08710.
     """
-    settings = _settings(model, sparsities, bits, method)
+    settings, model = _settings(model, sparsities, bits, method), bare(model)
     chosen = select_weights(model, include=include, exclude=exclude, types=types, owner=_OWNER)
     layers = {name: weight for name, weight in chosen.items() if weight.numel()}
     if not layers or not settings:

@@ -13,6 +13,7 @@ from deepcompress.errors import ParameterError
 from deepcompress.quantize.calibration import Calibration, LayerActivations
 from deepcompress.quantize.grid import Grid
 from deepcompress.quantize.watching import first_tensor, output_tensor, with_first_tensor, with_output_tensor
+from deepcompress.tensors.wrappers import as_written, bare, bare_modules
 
 
 def fake_quantize(values: Tensor, grid: Grid) -> Tensor:
@@ -32,7 +33,8 @@ class quantize_activations:  # noqa: N801 (used like a function: `with quantize_
 
     From the moment it is made: as a context until that is left, or as a handle until `remove()`. Nothing else changes: not
     the state dict, no class, no parameter, and not the arithmetic, which stays in floats. A deepcopy of the model is a model of
-    its own, whose activations nothing rounds.
+    its own, whose activations nothing rounds. A compiled model that is given (it, not the module inside) runs uncompiled
+    until then, for compiled code takes no notice.
 
     Args:
         model: the model that was calibrated, or one with the same modules.
@@ -51,8 +53,9 @@ class quantize_activations:  # noqa: N801 (used like a function: `with quantize_
             raise ParameterError.of("inputs, outputs", "quantize_activations", "True, one of them at least", (inputs, outputs))
         modules = layers_of(model, calibration, "quantize_activations")
         with ExitStack() as hooks:
+            hooks.enter_context(as_written(model))
             if inputs and calibration.input is not None:
-                hooks.callback(model.register_forward_pre_hook(_Input(calibration.input.grid), with_kwargs=True).remove)
+                hooks.callback(bare(model).register_forward_pre_hook(_Input(calibration.input.grid), with_kwargs=True).remove)
             for name, layer in calibration.layers.items():
                 _hook(modules[name], layer, inputs, outputs, hooks)
             self._hooks = hooks.pop_all()
@@ -70,7 +73,7 @@ class quantize_activations:  # noqa: N801 (used like a function: `with quantize_
 
 def layers_of(model: nn.Module, calibration: Calibration, owner: str) -> dict[str, nn.Module]:
     """The modules of a model by the names in a calibration. Raises ParameterError where one is not there."""
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = dict(bare_modules(bare(model)))
     missing = [name for name in calibration.layers if name not in modules]
     if missing:
         expected = "of this model, or of one with the same modules"

@@ -17,6 +17,7 @@ from deepcompress.quantize.clipping import Clipping
 from deepcompress.quantize.grid import Grid
 from deepcompress.quantize.observe import Observed, Observer
 from deepcompress.quantize.watching import call_with, evaluating, first_tensor, output_tensor, select_modules
+from deepcompress.tensors.wrappers import as_written, bare
 
 _FORMAT = "deepcompress calibration"
 _VERSION = 1
@@ -152,7 +153,7 @@ def calibrate(
     not grow with the number of batches: ranges are exact, all else comes from histograms (see `Observer`).
 
     Args:
-        model: any module, on any device.
+        model: any module, on any device. What `torch.compile` and data parallelism put around it is left out, also of names.
         batches: inputs alone, (inputs, targets) of which the first item is taken, or mappings of keyword arguments; some
             hundred images are usually enough. They are moved to the model's device, and read once.
         bits: of a code, from 2 to 16.
@@ -170,7 +171,7 @@ def calibrate(
     Source: Krishnamoorthi. Quantizing deep convolutional networks for efficient inference. 2018. arXiv:1806.08342; Nagel et al.
     A white paper on neural network quantization. 2021, sec. 3.1. arXiv:2106.08295.
     """
-    clipping = Clipping(method, bits, symmetric, percentile)
+    clipping, model = Clipping(method, bits, symmetric, percentile), bare(model)
     modules = select_modules(model, include=include, exclude=exclude, types=types, owner="calibrate")
     watch = _Watch(modules)
     seen = watch.run(model, batches)
@@ -196,7 +197,7 @@ class _Watch:
     def run(self, model: nn.Module, batches: Iterable[Any]) -> int:
         """Feed all batches, whose number it gives."""
         seen = 0
-        with ExitStack() as hooks, evaluating(model), torch.no_grad():
+        with ExitStack() as hooks, as_written(model), evaluating(model), torch.no_grad():
             hooks.callback(model.register_forward_pre_hook(self._on_input, with_kwargs=True).remove)
             for name, module in self._modules.items():
                 hooks.callback(module.register_forward_hook(self._on_call(name), with_kwargs=True).remove)

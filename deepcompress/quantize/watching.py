@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from deepcompress.errors import ParameterError
 from deepcompress.layers.select import some_of, strings_given
+from deepcompress.tensors.wrappers import bare_modules
 
 DEFAULT_TYPES = ("Conv1d", "Conv2d", "Conv3d", "Linear")
 
@@ -129,9 +130,12 @@ def _moved(value: Any, device: torch.device | None) -> Any:
 
 def _places(model: nn.Module) -> dict[str, tuple[nn.Module, list[str]]]:
     """First name -> module, and every name under which it or a module around it goes."""
-    names = {module: name for name, module in model.named_modules()}
+    named = list(bare_modules(model))
+    names: dict[nn.Module, str] = {}
+    for name, module in named:
+        names.setdefault(module, name)
     places: dict[str, tuple[nn.Module, list[str]]] = {name: (module, []) for module, name in names.items()}
-    for name, module in model.named_modules(remove_duplicate=False):
+    for name, module in named:
         parts = name.split(".")
         places[names[module]][1].extend(".".join(parts[: end + 1]) for end in range(len(parts)))
     return places

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from deepcompress.container import layout
 from deepcompress.container.records import TensorRecord
-from deepcompress.container.versions import pack_versions
+from deepcompress.container.versions import module_paths, pack_versions, paths_around
 from deepcompress.container.writer import Writer
 from deepcompress.errors import ModelError, ParameterError
 from deepcompress.tensors.encode import AnyTensor, encode_tensor
@@ -59,8 +59,8 @@ def write_model(
     _check_all_names(places)
     for kind, content in metadata.items():
         writer.add_metadata(kind, content)
-    if extras and any(version > 1 for version in extras.versions.values()):
-        writer.add_metadata(layout.META_VERSIONS, pack_versions(extras.versions, places))
+    for kind, content in _pack_versions((extras or Extras()).versions, places).items():
+        writer.add_metadata(kind, content)
     writer.finish(tables.lengths)
 
 
@@ -102,6 +102,17 @@ def _pack_metadata(extras: Extras) -> dict[int, bytes]:
         contents[layout.META_STRINGS] = _json("metadata", extras.metadata)
     if extras.recipe is not None:
         contents[layout.META_RECIPE] = _json("recipe", extras.recipe)
+    return contents
+
+
+def _pack_versions(versions: Mapping[str, int], names: Iterable[str]) -> dict[int, bytes]:
+    """Kind -> content of module versions, where any is above 1."""
+    if all(version <= 1 for version in versions.values()):
+        return {}
+    contents = {layout.META_VERSIONS: pack_versions(versions, module_paths(names))}
+    around = paths_around(names)
+    if any(versions.get(path, 0) > 1 for path in around):
+        contents[layout.META_VERSIONS_AROUND] = pack_versions(versions, around)
     return contents
 
 

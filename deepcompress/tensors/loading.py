@@ -14,27 +14,45 @@ from torch.nn.parameter import is_lazy
 
 from deepcompress.container.records import TensorRecord
 from deepcompress.errors import ModelError
+from deepcompress.tensors.wrappers import bare_names, plain_names
 
 
 def load_state_dict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """`module.load_state_dict(tensors, strict=True)`, with the modules' own version hooks, but all or nothing.
 
     Raises:
-        ModelError: names or shapes do not match.
+        ModelError: names or shapes do not match, or a module's own code for loading raises.
     """
     own = module.state_dict()
-    if _fits(own, tensors):
+    if _fits(own, tensors) and _loads_plainly(module):
         module.load_state_dict(tensors)
         return
     before = {name: tensor.clone() for name, tensor in own.items() if isinstance(tensor, Tensor) and not is_lazy(tensor)}
     try:
         module.load_state_dict(tensors)
-    except RuntimeError as error:
-        with torch.no_grad():
-            for name, tensor in module.state_dict().items():
-                if name in before:
-                    tensor.copy_(before[name])
-        raise ModelError(f"{source} does not fit {type(module).__name__}: {_one_line(error)}") from None
+    except BaseException as error:
+        _put_back(module, before)
+        if not isinstance(error, Exception):
+            raise
+        foreign = None if isinstance(error, RuntimeError) else error
+        raise ModelError(f"{source} does not fit {type(module).__name__}: {_one_line(error)}") from foreign
+
+
+def _put_back(module: nn.Module, before: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if name in before and not torch.equal(tensor, before[name]):
+                tensor.copy_(before[name])
+
+
+def own_names(module: nn.Module, names: Sequence[str]) -> dict[str, str]:
+    """Name in a file -> the module's own name of that tensor, where wrappers alone make the difference; others as they are."""
+    theirs = module.state_dict()
+    if theirs.keys() == set(names):
+        return {name: name for name in names}
+    bare = bare_names(module, theirs)
+    own = dict(zip(plain_names(bare.values()).values(), bare, strict=True))
+    return {name: own.get(plain, name) for name, plain in plain_names(names).items()}
 
 
 def _fits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:
@@ -44,23 +62,26 @@ def _fits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:
     )
 
 
-def _one_line(error: RuntimeError) -> str:
+def _one_line(error: Exception) -> str:
     """torch's list of what does not match, without its heading and line breaks."""
     _, _, listed = str(error).partition("\n")
     return " ".join(listed.split()) or str(error)
 
 
-def memory_of(module: nn.Module, records: Sequence[TensorRecord]) -> list[NDArray[np.uint8]] | None:
+def memory_of(
+    module: nn.Module, records: Sequence[TensorRecord], names: Mapping[str, str]
+) -> list[NDArray[np.uint8]] | None:  # fmt: skip
     """The bytes of the module's own tensors, in the order of `records`, where loading is nothing but writing over them.
+
+    `names` are those of `own_names`.
 
     None where it is more: names, shapes or dtypes differ, tensors are elsewhere or not contiguous, or a module has a hook or a
     way of its own to load.
     """
     own = module.state_dict()
-    plain = all(_loads_plainly(part) for part in module.modules())
-    if not plain or own.keys() != {record.name for record in records}:
+    if not _loads_plainly(module) or own.keys() != {names[record.name] for record in records}:
         return None
-    tensors = [own[record.name] for record in records]
+    tensors = [own[names[record.name]] for record in records]
     if not all(_holds(tensor, record) for tensor, record in zip(tensors, records, strict=True)):
         return None
     memory = [tensor.detach().reshape(-1).view(torch.uint8).numpy() for tensor in tensors]
@@ -74,6 +95,11 @@ def _overlap(memory: Sequence[NDArray[np.uint8]]) -> bool:
 
 
 def _loads_plainly(module: nn.Module) -> bool:
+    """Whether no part of it has a hook or a way of its own to load."""
+    return all(_loads_as_usual(part) for part in module.modules())
+
+
+def _loads_as_usual(module: nn.Module) -> bool:
     hooks = ("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_state_dict_hooks", "_state_dict_pre_hooks")
     kind = type(module)
     own = (kind._load_from_state_dict, kind.load_state_dict, kind.state_dict)

@@ -17,7 +17,7 @@ from deepcompress.container import layout
 from deepcompress.container.reader import Reader
 from deepcompress.container.records import TensorRecord
 from deepcompress.container.source import FileSource, atomic_file
-from deepcompress.container.versions import unpack_versions
+from deepcompress.container.versions import module_paths, paths_around, unpack_versions
 from deepcompress.errors import DeepCompressError, FormatError, ParameterError
 from deepcompress.tensors.accounting import FileBits, count_bits
 from deepcompress.tensors.arena import ALIGNED, Arena
@@ -136,11 +136,14 @@ class CompressedModel(Mapping[str, Any]):
     @cached_property
     def versions(self) -> dict[str, int] | None:
         """Module path -> version, of the modules that have one; None where the file says nothing of versions."""
-        content = self._reader.metadata(layout.META_VERSIONS)
-        try:
-            return None if content is None else unpack_versions(content, self)
-        except FormatError as error:
-            raise FormatError(f"{self.source}: {error}") from error
+        found: dict[str, int] | None = None
+        for kind, paths_of in ((layout.META_VERSIONS_AROUND, paths_around), (layout.META_VERSIONS, module_paths)):
+            if (content := self._reader.metadata(kind)) is not None:
+                try:
+                    found = {**(found or {}), **unpack_versions(content, paths_of(self))}
+                except FormatError as error:
+                    raise FormatError(f"{self.source}: {error}") from error
+        return found
 
     @cached_property
     def bits(self) -> FileBits:
@@ -177,6 +180,7 @@ class CompressedModel(Mapping[str, Any]):
             else:
                 tensors[record.name] = self._tensor(position)
         if (numbers := self.versions) is not None:
+            numbers = dict.fromkeys(paths_around(self), 1) | numbers  # 1 is what a module has that says nothing
             versions = OrderedDict((path, {"version": number}) for path, number in numbers.items())
             tensors._metadata = versions  # type: ignore[attr-defined]
         return tensors
@@ -184,19 +188,26 @@ class CompressedModel(Mapping[str, Any]):
     def load_into(self, module: nn.Module) -> nn.Module:
         """Load all tensors into a module, by the rules of `load_state_dict(strict=True)`; the module is handed back.
 
+        What `torch.compile`, DataParallel or DistributedDataParallel put around a module, or around a part of it, is looked
+        through: the module inside is loaded, whatever prefixes that gives to names on either side.
+
         Raises:
             ModelError: names or shapes do not match, all of them named; the module is unchanged.
         """
         import torch
 
-        from deepcompress.tensors.loading import load_state_dict, memory_of
+        from deepcompress.tensors.loading import load_state_dict, memory_of, own_names
+        from deepcompress.tensors.wrappers import bare, renamed
 
-        targets = memory_of(module, self.records) if self._device is None else None
-        if targets is None:
-            load_state_dict(module, self._tensors(Arena(self.dense_bytes + ALIGNED * len(self)).take), self.source)
+        target = bare(module)
+        names = own_names(target, list(self))
+        memory = memory_of(target, self.records, names) if self._device is None else None
+        if memory is None:
+            tensors = self._tensors(Arena(self.dense_bytes + ALIGNED * len(self)).take)
+            load_state_dict(target, renamed(tensors, names), self.source)
         else:
-            self._write_over(targets)
-            torch.autograd.graph.increment_version(list(module.state_dict(keep_vars=True).values()))
+            self._write_over(memory)
+            torch.autograd.graph.increment_version(list(target.state_dict(keep_vars=True).values()))
         return module
 
     def _write_over(self, targets: Sequence[NDArray[np.uint8]]) -> None:

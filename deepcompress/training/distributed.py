@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -15,6 +15,9 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Subset
 
 from deepcompress.errors import ParameterError, TrainingError
+from deepcompress.tensors import wrappers
+from deepcompress.tensors.model import CompressedModel
+from deepcompress.tensors.wrappers import bare_state, layers_of_wrapping
 from deepcompress.training.group import Group, current_group
 
 _LOGGER = logging.getLogger(__name__)
@@ -78,17 +81,25 @@ def _join(backend: str | None) -> None:
 
 
 def unwrapped(model: Any) -> Any:
-    """The module inside of DistributedDataParallel, whose work `fit` does itself; anything else as it is."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """The model without DistributedDataParallel, whose work `fit` does itself; a compiled one inside of it stays compiled."""
+    layers = list(layers_of_wrapping(model))
+    distributed = [place for place, layer in enumerate(layers) if isinstance(layer, DistributedDataParallel)]
+    return layers[distributed[-1] + 1] if distributed else model
 
 
 def bare(model: Any) -> Any:
-    """The module inside of any data-parallel wrapper: its parameters have the names that a file should have."""
-    if isinstance(model, DataParallel):
-        if len(model.device_ids) > 1:
+    """The module inside of all wrappers: its parameters have the names that a file should have.
+
+    A state dict that was saved from a wrapped model comes back under those names, a new one; anything else as it is.
+    """
+    if isinstance(model, CompressedModel):
+        return bare_state(model.state_dict())
+    if isinstance(model, Mapping):
+        return bare_state(model)
+    for layer in layers_of_wrapping(model):
+        if isinstance(layer, DataParallel) and len(layer.device_ids) > 1:
             _LOGGER.warning("DataParallel is taken off, and one GPU works; dc.process_group under torchrun uses all")
-        return model.module
-    return unwrapped(model)
+    return wrappers.bare(model)
 
 
 def tell_epoch(train: object, epoch: int) -> None:

@@ -379,6 +379,7 @@ METADATA: dict[str, tuple[int, bytes, str]] = {
     "deep": (4, plain(b'{"a":' + b"[" * 100_000), r"metadata of kind 4 is not JSON"),
     "versions cut off": (6, plain(b""), r"module versions, byte 0"),
     "versions left over": (6, plain(b"\1\1"), r"module versions, byte 1: 1 bytes are left over"),
+    "versions around left over": (8, plain(b"\1\1\1"), r"module versions, byte 1: 2 bytes are left over"),
     "block": (2, plain(b"{}") + b"!", r"metadata of kind 2, byte 3: 1 bytes are left over"),
 }
 
@@ -417,7 +418,8 @@ def test_metadata_fail_only_who_asks(rule: str) -> None:
     kind, block, text = METADATA[rule]
     model = dc.load(build(Parts([raw("a.b")], metadata=[(kind, block)])), framework="numpy")
     assert model["a.b"].tolist() == [1.0]
-    ask: dict[int, Callable[[], object]] = {2: lambda: model.metadata, 4: lambda: model.recipe, 6: lambda: model.versions}
+    versions: Callable[[], object] = lambda: model.versions  # noqa: E731
+    ask: dict[int, Callable[[], object]] = {2: lambda: model.metadata, 4: lambda: model.recipe, 6: versions, 8: versions}
     for fails in (ask[kind], model.verify):
         with pytest.raises(FormatError, match=text) as caught:
             fails()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from deepcompress.container.block import pack_block, unpack_block
 from deepcompress.container.layout import check_name
 from deepcompress.container.names import pack_names, unpack_names
 from deepcompress.container.varint import Cursor, varint
-from deepcompress.container.versions import module_paths, pack_versions, unpack_versions
+from deepcompress.container.versions import module_paths, pack_versions, paths_around, unpack_versions
 from deepcompress.errors import FormatError
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9).filter(lambda name: check_name(name) is None)
@@ -110,10 +111,26 @@ def test_versions(listed: list[str], data: st.DataObject) -> None:
     paths = module_paths(listed)
     assert len(set(paths)) == len(paths)
     versions = {path: data.draw(st.integers(1, 300)) for path in paths if data.draw(st.booleans())}
-    packed = pack_versions(versions | {"elsewhere": 3}, listed)
-    assert unpack_versions(packed, listed) == versions
+    packed = pack_versions(versions | {"elsewhere": 3}, paths)
+    assert unpack_versions(packed, paths) == versions
     with pytest.raises(FormatError, match="module versions, byte"):
-        unpack_versions(packed + b"\1", listed)
+        unpack_versions(packed + b"\1", paths)
+
+
+@given(st.lists(dotted, unique=True, max_size=8))
+def test_paths_around(listed: list[str]) -> None:
+    holders = module_paths(listed)
+    around = paths_around(listed)
+    parts = [path.split(".") for path in holders if path]
+    expected = [".".join(each[:end]) for each in parts for end in range(len(each))]
+    assert around == [path for path in dict.fromkeys(expected) if path not in holders]
+
+
+def test_a_name_of_dots_has_no_paths_around() -> None:
+    """It would have 30,000, of a gibibyte together."""
+    begin = time.process_time()
+    assert paths_around([f"{i}" + ".a" * 32_000 for i in range(100)]) == []
+    assert time.process_time() - begin < 2.0
 
 
 def test_every_dtype_has_one_code_and_one_name() -> None:

@@ -43,7 +43,7 @@ CODEBOOK, AFFINE = 1, 2
 RAW, FIXED, HUFFMAN, PLANES = 0, 1, 2, 3
 PLAIN, CONSTANT, CODED = 0, 1, 2
 MAX_PLAIN, MAX_CODED = 56, 16
-STRINGS, RECIPE, MODULES = 2, 4, 6
+STRINGS, RECIPE, MODULES, AROUND = 2, 4, 6, 8
 WORDS = {0xF8: b"weight", 0xF9: b"bias", 0xFA: b"running_mean", 0xFB: b"running_var", 0xFC: b"num_batches_tracked"}
 
 SIZES = {
@@ -423,11 +423,19 @@ def _check_metadata(kind: int, content: bytes, names: Sequence[str]) -> None:
     if kind in (STRINGS, RECIPE):
         found = _json_object(content)
         refuse(kind == STRINGS and not all(isinstance(v, str) for v in found.values()), "metadata other than strings")
-    elif kind == MODULES:
+    elif kind in (MODULES, AROUND):
         source = Bytes(content)
-        for _ in {name.rpartition(".")[0] for name in names}:
+        holders = {name.rpartition(".")[0] for name in names}
+        for _ in holders if kind == MODULES else _around(holders):
             source.varint()
         source.end("module versions")
+
+
+def _around(holders: set[str]) -> set[str]:
+    """The paths that others lie in, which are none of them."""
+    parts = [path.split(".") for path in holders if path]
+    paths = {".".join(each[:end]) for each in parts for end in range(len(each))} - holders
+    return paths if sum(map(len, paths)) <= 1 << 22 else set()
 
 
 def _json_object(content: bytes) -> dict[str, object]:

@@ -92,7 +92,7 @@ def one_offset() -> Entry:
         Parts([one_offset()], head=b"\xdcDCZ\1\2\1\0"),
         Parts([sparse_affine()], head=b"\xdcDCZ\1\2\1\0"),
         Parts([], names=coded(b"", [])),
-        Parts([], metadata=[(8, plain(b"?")), (100, coded(b"\0\0\0\0\1", [1, 1]))]),
+        Parts([], metadata=[(98, plain(b"?")), (100, coded(b"\0\0\0\0\1", [1, 1]))]),
         Parts([], head=b"\xdcDCZ\1\x63\0\0"),
     ],
 )

@@ -299,13 +299,13 @@ class TestBlocks:
         assert list(read(build(parts)).tensors) == ["b", "w"]
 
     def test_coded_metadata_and_records(self) -> None:
-        parts = Parts([raw()], records=coded(bytes([0, 0, 1, 1, 0]), [1, 1]), metadata=[(8, coded(b"bw\0", self.LENGTHS))])
+        parts = Parts([raw()], records=coded(bytes([0, 0, 1, 1, 0]), [1, 1]), metadata=[(98, coded(b"bw\0", self.LENGTHS))])
         whole = read(build(parts))
-        assert whole.metadata == {8: b"bw\0"}
+        assert whole.metadata == {98: b"bw\0"}
         assert whole.tensors["b"].shape == (1,)
 
     def test_empty_coded(self) -> None:
-        assert read(build(Parts([], metadata=[(8, coded(b"", []))]))).metadata == {8: b""}
+        assert read(build(Parts([], metadata=[(98, coded(b"", []))]))).metadata == {98: b""}
 
     @pytest.mark.parametrize(
         "block",
@@ -322,7 +322,7 @@ class TestBlocks:
     )
     def test_malformed(self, block: bytes) -> None:
         with pytest.raises(MalformedError):
-            read(build(Parts([], metadata=[(8, block)])))
+            read(build(Parts([], metadata=[(98, block)])))
 
 
 class TestNames:
@@ -818,9 +818,15 @@ class TestScope:
 class TestMetadata:
     def test_known_kinds(self) -> None:
         strings, recipe = json.dumps({"ä": "1"}, ensure_ascii=False).encode(), b'{"a": [1]}'
-        entries = [raw("l.w"), raw("l.b"), raw("b"), raw("m.n.w")]  # the modules l, the empty path, m.n
-        metadata = [(2, plain(strings)), (4, plain(recipe)), (6, plain(b"\1\0\2")), (100, plain(b"?"))]
-        assert read(build(Parts(entries, metadata=metadata))).metadata == {2: strings, 4: recipe, 6: b"\1\0\2", 100: b"?"}
+        entries = [raw("l.w"), raw("l.b"), raw("b"), raw("m.n.w")]  # the modules l, the empty path, m.n; m around it
+        metadata = [(2, plain(strings)), (4, plain(recipe)), (6, plain(b"\1\0\2")), (8, plain(b"\3")), (100, plain(b"?"))]
+        assert read(build(Parts(entries, metadata=metadata))).metadata == {
+            2: strings,
+            4: recipe,
+            6: b"\1\0\2",
+            8: b"\3",
+            100: b"?",
+        }
 
     @pytest.mark.parametrize(
         "metadata",
@@ -835,6 +841,7 @@ class TestMetadata:
             [(4, plain(b'{"a": NaN}'))],
             [(6, plain(b""))],
             [(6, plain(b"\1\1"))],
+            [(8, plain(b"\1"))],
         ],
     )
     def test_malformed(self, metadata: list[tuple[int, bytes]]) -> None:

@@ -213,7 +213,40 @@ def test_into_a_module() -> None:
     target = network()
     assert model.load_into(target) is target
     assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True))
-    assert model.state_dict()._metadata == {"0": {"version": 1}, "1": {"version": 2}, "3": {"version": 1}}  # type: ignore[attr-defined]
+    expected = {"": 1, "0": 1, "1": 2, "3": 1}  # the module around them too
+    assert model.state_dict()._metadata == {path: {"version": version} for path, version in expected.items()}  # type: ignore[attr-defined]
+
+
+class Renovated(nn.Sequential):
+    """Its own version says how its parts are to be read; it holds no tensor itself."""
+
+    _version = 3
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *rest: Any) -> None:
+        if local_metadata.get("version") != 3:
+            raise ValueError(f"version {local_metadata.get('version')}")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+def test_versions_of_modules_around_others() -> None:
+    def house() -> nn.ModuleDict:
+        return nn.ModuleDict({"wing": Renovated(nn.Sequential(nn.Linear(2, 2))), "door": nn.Linear(2, 1)})
+
+    state = house().state_dict()
+    versions = {path: entry["version"] for path, entry in state._metadata.items()}  # type: ignore[attr-defined]
+    model = build_model(as_tensors(state), Encoding(), Extras(versions=versions))
+    assert model.state_dict()._metadata == state._metadata  # type: ignore[attr-defined]
+    loaded = model.load_into(house())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_a_module_that_raises_while_it_loads_is_as_it_was() -> None:
+    target = nn.Sequential(nn.Linear(2, 2), Renovated(nn.Linear(2, 2)))
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    old = build_model(as_tensors({name: tensor + 1 for name, tensor in before.items()}), Encoding(), Extras(versions={"1": 2}))
+    with pytest.raises(ModelError, match=r"^<bytes> does not fit Sequential: version 2$"):
+        old.load_into(target)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
 
 
 def test_old_checkpoints_load() -> None:

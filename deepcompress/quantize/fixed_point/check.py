@@ -15,6 +15,7 @@ from deepcompress.quantize.affine import AffineArray
 from deepcompress.quantize.calibration import Calibration, LayerActivations
 from deepcompress.quantize.fixed_point.layer import IntegerLayer, Weights, integer_layer, weights_for
 from deepcompress.quantize.watching import call_with, evaluating, first_tensor
+from deepcompress.tensors.wrappers import as_written, bare
 
 _OWNER = "check_fixed_point"
 
@@ -72,10 +73,10 @@ def check_fixed_point(
         for name, layer in calibration.layers.items()
         if isinstance(modules[name], nn.Linear | nn.Conv2d) and layer.input is not None
     }
-    with ExitStack() as hooks, evaluating(model), torch.no_grad():
+    with ExitStack() as hooks, as_written(model), evaluating(model), torch.no_grad():
         for name, comparison in comparisons.items():
             hooks.callback(modules[name].register_forward_hook(comparison, with_kwargs=True).remove)
-        call_with(model, inputs)
+        call_with(bare(model), inputs)
     rows = tuple(comparison.row() for comparison in comparisons.values() if comparison.values)
     if not rows:
         raise ModelError(f"{_OWNER}: the batch reached no calibrated Linear or Conv2d")

@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from deepcompress.quantize.fixed_point.chain import norm_pairs
+from deepcompress.tensors.wrappers import bare
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -26,12 +27,13 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         model: any module; it stays as it is.
 
     Returns:
-        The copy: names of modules as before, nn.Identity where a folded norm was, the layer's bias made where it had none.
+        The copy, of the module inside where the model is compiled or data-parallel: names of modules as before, nn.Identity
+        where a folded norm was, the layer's bias made where it had none.
 
     Source: Jacob et al. Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference. CVPR 2018,
     sec. 3.2. arXiv:1712.05877.
     """
-    folded = copy.deepcopy(model)
+    folded: nn.Module = copy.deepcopy(bare(model))
     count = 0
     for layer_name, norm_name in list(norm_pairs(folded)):
         layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)

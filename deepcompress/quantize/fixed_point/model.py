@@ -17,6 +17,7 @@ from deepcompress.quantize.fixed_point import pooling
 from deepcompress.quantize.fixed_point.chain import Mean, Rows, chain_of
 from deepcompress.quantize.fixed_point.layer import Weights, integer_layer, weights_for
 from deepcompress.quantize.grid import Grid
+from deepcompress.tensors.wrappers import bare
 
 _OWNER = "FixedPointModel"
 _PASS_ON = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -80,7 +81,7 @@ class FixedPointModel:
     ) -> None:  # fmt: skip
         if calibration.input is None:
             raise ParameterError.of("calibration", _OWNER, "of a network that takes a tensor of floats", "one without an input")
-        chain = [(name, module) for name, module in chain_of(model, _OWNER) if not isinstance(module, _PASS_ON)]
+        chain = [(name, module) for name, module in chain_of(bare(model), _OWNER) if not isinstance(module, _PASS_ON)]
         layers = [name for name, module in chain if isinstance(module, nn.Linear | nn.Conv2d)]
         self.input = calibration.input.grid
         builder = _Builder(calibration, weights_for(layers, weights, _OWNER), bits)
