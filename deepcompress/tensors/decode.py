@@ -174,6 +174,8 @@ class _Decoder:
             gaps, counts = self._symbols("gaps", sparse.stream, 1 << sparse.gap_bits, sparse.gap_count, implied=False)
         with self._place("values"):
             values = self._values()
+            if len(values) != sparse.nonzeros:
+                raise FormatError(f"{len(values)} elements, the record says {sparse.nonzeros} nonzeros")
         dense = np.zeros(record.numel, numpy_dtype(record.dtype))
         words = f"<u{dense.itemsize}" if dense.itemsize <= 8 else dense.dtype
         with self._place("gaps"):
