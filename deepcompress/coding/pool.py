@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from deepcompress.coding.denormals import denormals_kept
 from deepcompress.errors import ParameterError
 
 T = TypeVar("T")
@@ -83,10 +84,12 @@ def run(tasks: Sequence[Callable[[], T]]) -> list[T]:
 
     The caller works too. A task that comes here itself runs its own tasks one after another, so that no thread waits for
     another. The error of the first task that raised is raised, once none is running any more; later tasks may not have run.
+    All of them calculate with denormal numbers, whichever thread they get.
     """
     threads = min(thread_count(), len(tasks))
     if threads <= 1 or getattr(_pool.busy, "now", False):
-        return [task() for task in tasks]
+        with denormals_kept():
+            return [task() for task in tasks]
     results: list[Any] = [None] * len(tasks)
     errors: dict[int, BaseException] = {}
     places = iter(range(len(tasks)))  # next() on it is one step under the GIL
@@ -95,17 +98,21 @@ def run(tasks: Sequence[Callable[[], T]]) -> list[T]:
     def work() -> None:
         _pool.busy.now = True
         try:
-            while not errors:
-                with turn:
-                    place = next(places, None)
-                if place is None:
-                    return
-                try:
-                    results[place] = tasks[place]()
-                except BaseException as error:  # handed to the caller below
-                    errors[place] = error
+            with denormals_kept():
+                take_turns()
         finally:
             _pool.busy.now = False
+
+    def take_turns() -> None:
+        while not errors:
+            with turn:
+                place = next(places, None)
+            if place is None:
+                return
+            try:
+                results[place] = tasks[place]()
+            except BaseException as error:  # handed to the caller below
+                errors[place] = error
 
     helpers = [_pool.executor(threads - 1).submit(work) for _ in range(threads - 1)]
     work()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from deepcompress.coding.denormals import denormals_kept
 from deepcompress.errors import ParameterError
 from deepcompress.layers.held import Held, bits_of
 from deepcompress.layers.select import Model, floating_tensors
@@ -26,6 +27,7 @@ def count_zeros(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() - count_nonzero(tensor) for tensor in tensors.values())
 
 
+@denormals_kept()
 def count_nonzero(tensor: Tensor) -> int:
     """Elements that are not 0, -0.0 being 0 and NaN not."""
     if not tensor.is_cpu:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from deepcompress.coding.denormals import denormals_kept
 from deepcompress.coding.entropy import entropy
 from deepcompress.coding.huffman import HuffmanCode
 from deepcompress.coding.streams import count_symbols
@@ -118,6 +119,7 @@ class Assembly:
         self.index_counts[name] = count_symbols(tensor.symbols[tensor.is_nonzero()])
         return tensor
 
+    @denormals_kept()
     def rows(self, compressed: CompressedModel, before: Mapping[str, NDArray[Any]]) -> tuple[LayerRow, ...]:
         """A row per tensor of the file; `before` holds samples of the weights as they came."""
         bits, before = compressed.bits.tensors, self._by_first_name(before)

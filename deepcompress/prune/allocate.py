@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deepcompress.coding.denormals import denormals_kept
 from deepcompress.coding.pool import run, thread_count
 from deepcompress.errors import ParameterError
 from deepcompress.prune.importance import scores_of, standard_deviation
@@ -56,6 +57,7 @@ METHODS: dict[str, Callable[..., Masks]] = {
 }
 
 
+@denormals_kept()
 def prune_masks(
     weights: Mapping[str, Tensor], method: str, *, masks: Mapping[str, Tensor] | None = None, **parameters: Any
 ) -> Masks:

@@ -17,6 +17,8 @@ from deepcompress.prune.flat import BLOCK, Flat
 
 Score = Callable[[Tensor], Tensor]
 
+_SMALL_SQUARES = 1e-250  # a variance below may have lost squares that were too small for float64
+
 
 def magnitude(weight: Tensor) -> Tensor:
     """|w|. Source: Han, Pool, Tran, Dally. Learning both Weights and Connections. NeurIPS 2015. arXiv:1506.02626."""
@@ -24,12 +26,14 @@ def magnitude(weight: Tensor) -> Tensor:
 
 
 def filter_norms(weight: Tensor) -> Tensor:
-    """The L1 norm of each filter, a slice along dimension 0: shape (filters,), float64.
+    """The L1 norm of each filter, a slice along dimension 0: shape (filters,), float64; where one would overflow, 2^-64 of all.
 
     Source: Li, Kadav, Durdanovic, Samet, Graf. Pruning Filters for Efficient ConvNets. ICLR 2017, sec. 3.1.
     arXiv:1608.08710.
     """
-    return weight.detach().abs().flatten(1).sum(1, dtype=torch.float64)
+    sizes = weight.detach().abs().flatten(1)
+    norms = sizes.sum(1, dtype=torch.float64)
+    return norms if bool(torch.isfinite(norms).all()) else (sizes * 2.0**-64).sum(1, dtype=torch.float64)
 
 
 SCORES: dict[str, Score] = {"magnitude": magnitude}
@@ -58,10 +62,25 @@ def standard_deviation(name: str, weight: Tensor) -> float:
     if not values.size:
         return 0.0
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = pairwise_sum(values, lambda block: block) / values.size
+        mean, variance = _moments(values, 1.0)
         if not math.isfinite(mean):  # where it is finite, all weights are; where not, float64 may have overflowed
             _check_finite(name, weight)
-        return math.sqrt(pairwise_sum(values, lambda block: np.square(block - mean)) / values.size)
+        if values.dtype is np.float32 or _SMALL_SQUARES < variance < math.inf:
+            return math.sqrt(variance)
+        unit = _unit(values)  # float64 weights beyond 1e125 or so, or below its inverse, whose squares have no place in float64
+        return math.sqrt(_moments(values, unit)[1]) / unit
+
+
+def _moments(values: Flat, unit: float) -> tuple[float, float]:
+    """Mean and variance of all values times `unit`."""
+    mean = pairwise_sum(values, lambda block: block * unit) / values.size
+    return mean, pairwise_sum(values, lambda block: np.square(block * unit - mean)) / values.size
+
+
+def _unit(values: Flat) -> float:
+    """The power of two that brings the largest magnitude to about 1."""
+    largest = max(float(np.abs(block).max()) for _, block in values.blocks(0, values.size))
+    return math.ldexp(1.0, -min(max(math.frexp(largest)[1], -1000), 1000))
 
 
 def pairwise_sum(values: Flat, term: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from deepcompress.coding.denormals import denormals_kept
 from deepcompress.errors import ParameterError
 from deepcompress.quantize.rounding import check_rounding, round_into
 from deepcompress.quantize.uniform import ends_of, fit_uniform
@@ -55,6 +56,7 @@ class AffineArray:
         return int(self.codes.nbytes + self.scale.nbytes + self.zero_point.nbytes)
 
 
+@denormals_kept()
 def quantize_affine(
     values: ArrayLike | Tensor,
     bits: int = 8,
@@ -111,6 +113,7 @@ def quantize_affine(
     return AffineArray(codes, scale, zero, int(bits), channel, dtype)
 
 
+@denormals_kept()
 def dequantize_affine(quantized: AffineArray) -> Any:
     """The values that the codes stand for, scale x (code - zero_point): an array or a tensor, as the codes are, of the type that
     the values had (float32 or float64 for integers).

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcompress.coding.denormals import denormals_kept
 from deepcompress.errors import ParameterError
 from deepcompress.quantize.kmeans import fit_kmeans, quantization_error
 from deepcompress.tensors.codebook import Codebook, nearest
@@ -29,6 +30,7 @@ LARGEST = {"bfloat16": float.fromhex("0x1.fep127")} | {
 }
 
 
+@denormals_kept()
 def fit_codebook(
     values: Array,
     k: int,
@@ -57,6 +59,7 @@ def fit_codebook(
     return Codebook(levels[levels != 0])
 
 
+@denormals_kept()
 def round_centroids(values: Array, centroids: NDArray[np.float64], *, dtype: str = "auto", own: str | None = None) -> Array:
     """Round the centroids of `values` to the type in which they will be stored.
 
@@ -84,6 +87,7 @@ def round_centroids(values: Array, centroids: NDArray[np.float64], *, dtype: str
     return np.unique(exact)
 
 
+@denormals_kept()
 def share_values(values: Array, levels: Array) -> tuple[Codebook, NDArray[Any]]:
     """Give each value its nearest level, as a symbol: 0 stands for zero, s for centroid s - 1.
 

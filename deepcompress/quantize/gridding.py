@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -75,17 +76,21 @@ def values_on(grid: AffineGrid, symbols: NDArray[Any], dtype: str) -> Array:
 
 
 def _error(values: Array, symbols: NDArray[Any], levels: AffineMap) -> float:
-    """Root of the mean squared difference; part by part, for nothing as large as the tensor is to be made."""
+    """Root of the mean squared difference; part by part, for nothing as large as the tensor is to be made.
 
-    def squares(start: int, stop: int) -> float:
-        total = 0.0
-        for at in range(start, stop, _PART):
-            part = values[at : min(at + _PART, stop)]
+    Sums are of the same parts on any number of threads. Infinite where a square is.
+    """
+
+    def squares(first: int, last: int) -> list[float]:
+        sums = []
+        for at in range(first * _PART, min(last * _PART, len(values)), _PART):
+            part = values[at : at + _PART]
             written = np.empty(len(part), numpy_dtype(levels.dtype))
             levels.write(symbols[at : at + len(part)], at, written)
             difference = part.astype(np.float64) - (bfloat16_to_float32(written) if levels.dtype == "bfloat16" else written)
-            total += float(np.square(difference, out=difference).sum())
-        return total
+            with np.errstate(over="ignore"):  # of its own in each thread
+                sums.append(float(np.square(difference, out=difference).sum()))
+        return sums
 
-    with np.errstate(over="ignore"):
-        return math.sqrt(sum(share(len(values), squares, _PART)) / max(len(values), 1))
+    parts = share(-(-len(values) // _PART), squares)
+    return math.sqrt(sum(chain.from_iterable(parts)) / max(len(values), 1))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcompress.coding.denormals import denormals_kept
 from deepcompress.coding.jit import jit
 from deepcompress.container.layout import MAX_CENTROIDS
 from deepcompress.errors import ParameterError
@@ -24,6 +25,7 @@ _NEAR_OVERFLOW = 960  # sums of float64 values from 2^960 on might not be finite
 _HEADROOM = 64
 
 
+@denormals_kept()
 def fit_kmeans(values: Array, k: int, *, init: str = "linear", max_iter: int = 300, seed: int = 0) -> Floats:
     """Cluster scalar weights around at most `k` shared values.
 
@@ -41,7 +43,8 @@ def fit_kmeans(values: Array, k: int, *, init: str = "linear", max_iter: int = 3
 
     Returns:
         Centroids, (min(k, distinct values),), ascending and distinct: the means of their clusters, which are the distinct
-        values themselves where there are no more than k.
+        values themselves where there are no more than k. (Beside a float64 value beyond 2^960, values below 2^-1010 count as
+        equal to their neighbours.)
 
     Raises:
         ParameterError: `values` are not finite, or another argument is out of its range.
@@ -52,14 +55,19 @@ def fit_kmeans(values: Array, k: int, *, init: str = "linear", max_iter: int = 3
     _check_arguments(k, init, max_iter, seed)
     ordered = _sort(values)
     few = _distinct(ordered, k)
+    shift = _headroom(ordered) if len(few) > k else 0
+    if shift:
+        ends = ordered[0], ordered[-1]
+        ordered = np.ldexp(ordered, -shift)
+        few = np.clip(np.ldexp(_distinct(ordered, k), shift), *ends)
     if len(few) <= k:
         return few.astype(np.float64) + 0.0  # no negative zero
-    shift = _headroom(ordered)
-    data = sorted_values(np.ldexp(ordered, -shift) if shift else ordered)
+    data = sorted_values(ordered)
     start = np.unique(INITS[init](data.values, k, seed))
     return np.ldexp(lloyd(data, start, k, max_iter), shift) + 0.0
 
 
+@denormals_kept()
 def quantization_error(values: Array, centroids: Array) -> float:
     """Sum of squared distances from `values` (any shape) to the nearest of `centroids` (k,), in float64.
 

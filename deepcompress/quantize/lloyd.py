@@ -67,6 +67,17 @@ def _first_above(values: Array, limit: float, start: int, end: int) -> int:
     return start
 
 
+@inline
+def _midpoint(lower: float, upper: float) -> float:
+    """As `midpoints`: the last number that is no farther from the lower one."""
+    total = lower + upper
+    added = total - lower
+    lost = (lower - (total - added)) + (upper - added)
+    middle = total * 0.5
+    beyond = middle * 2.0 > total or (middle * 2.0 == total and lost < 0.0)
+    return np.nextafter(middle, -np.inf) if beyond else middle
+
+
 @jit
 def cut_between(values: Array, centroids: Floats) -> tuple[Cuts, Floats]:
     """Cut sorted values where the next centroid becomes nearer; the cuts, and the centroids of clusters that got something.
@@ -78,8 +89,7 @@ def cut_between(values: Array, centroids: Floats) -> tuple[Cuts, Floats]:
     for i in range(len(centroids)):
         end = len(values)
         if i + 1 < len(centroids):
-            middle = (centroids[i] + centroids[i + 1]) * 0.5
-            limit = middle if middle < centroids[i + 1] else centroids[i]
+            limit = _midpoint(centroids[i], centroids[i + 1])
             end = _first_above(values, limit, cuts[count], len(values))
         if end > cuts[count]:
             served[count] = centroids[i]

@@ -12,6 +12,7 @@ from deepcompress.errors import ParameterError
 __all__ = ["Histogram"]
 
 _BINS = 80
+_LARGEST = float(np.finfo(np.float64).max)
 _TAIL = 5e-4  # beyond these quantiles and a margin, the end bins count: one outlier must not flatten all the others
 
 
@@ -65,13 +66,16 @@ def _finite(values: ArrayLike) -> NDArray[np.float64]:
 def _edges(values: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
     if not values.size:
         return np.linspace(-1.0, 1.0, bins + 1)
+    values = values / 2  # so that no difference overflows
     low, high = np.quantile(values, (_TAIL, 1 - _TAIL))
     margin = 0.15 * (high - low)
     low, high = max(low - margin, values.min()), min(high + margin, values.max())
-    if not (high - low) / bins > 4 * np.spacing(max(abs(low), abs(high))):  # one value, or as good as one
-        half = abs(low) / 2 or 1.0
-        low, high = low - half, high + half
-    return np.linspace(low, high, bins + 1)
+    narrowest = 4 * np.spacing(max(abs(low), abs(high)))
+    if not (high - low) / bins > narrowest:  # one value, or as good as one
+        half = max(abs(low) / 2, 2 * bins * narrowest) if low else 0.5
+        low, high = max(low - half, -_LARGEST / 2), min(high + half, _LARGEST / 2)
+    edges: NDArray[np.float64] = 2 * np.linspace(low, high, bins + 1)
+    return edges
 
 
 def _counts(values: NDArray[np.float64], edges: NDArray[np.float64]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from deepcompress.coding.denormals import denormals_kept
 from deepcompress.container import layout
 from deepcompress.container.records import TensorRecord
 from deepcompress.container.versions import module_paths, pack_versions, paths_around
@@ -34,6 +35,7 @@ class Tie:
     to: str
 
 
+@denormals_kept()
 def write_model(
     file: BinaryIO, tensors: Iterable[tuple[str, AnyTensor | Tie]], encoding: Encoding, extras: Extras | None = None
 ) -> None:

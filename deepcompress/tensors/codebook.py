@@ -135,9 +135,15 @@ def midpoints(centroids: Array) -> NDArray[np.float64]:
     """
     lower, upper = centroids[:-1].astype(np.float64), centroids[1:].astype(np.float64)
     with np.errstate(over="ignore"):
-        middle = (lower + upper) * 0.5  # exact for subnormal neighbours, where halves are not
-    middle = np.where(np.isfinite(middle), middle, lower * 0.5 + upper * 0.5)
-    return np.where(middle < upper, middle, lower)  # between adjacent floats there is nothing to round to
+        scale = np.where(np.isfinite(lower + upper), 1.0, 0.5)  # halves of such large numbers are exact
+    one, other = lower * scale, upper * scale
+    total = one + other
+    added = total - one
+    lost = (one - (total - added)) + (other - added)  # by rounding (Knuth 1969)
+    middle = total * (0.5 / scale)
+    doubled = middle * (2.0 * scale)  # not the total, where half of a denormal number was rounded
+    beyond = (doubled > total) | ((doubled == total) & (lost < 0))
+    return np.where(beyond, np.nextafter(middle, -np.inf), middle)
 
 
 def _below(limits: NDArray[np.float64], dtype: np.dtype[Any]) -> Array:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcompress.coding import pool
+from deepcompress.coding.denormals import denormals_kept
 from deepcompress.container import layout
 from deepcompress.container.reader import Reader
 from deepcompress.container.records import TensorRecord
@@ -281,6 +282,7 @@ class CompressedModel(Mapping[str, Any]):
             raise type(error)(f"{self.source}: {error}") from error
         return to_torch(self._decode(position), record.dtype).to(device) if found is None else found
 
+    @denormals_kept()
     def _decode(self, position: int, memory: Memory | None = None, decode: Callable[..., Any] = decode_tensor) -> Any:
         directory = self._reader.directory
         record = directory.records[position]

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from deepcompress.coding.denormals import denormals_kept
 from deepcompress.coding.pool import run
 from deepcompress.errors import ParameterError
 from deepcompress.layers.channels import channel_axis
@@ -71,6 +72,7 @@ class AffineQuantize(Stage):
         check_rounding(self.rounding, self.seed, owner)
         Selection(self.include, self.exclude, self.types).check(owner)
 
+    @denormals_kept()
     def apply(self, state: State, context: Context) -> State:
         owner = type(self).__name__
         weights = quantizable(Selection(self.include, self.exclude, self.types), state, owner)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepcompress.coding.denormals import denormals_kept
 from deepcompress.coding.pool import run
 from deepcompress.errors import ParameterError
 from deepcompress.pipeline.selection import Selection
@@ -83,6 +84,7 @@ class KMeansQuantize(Stage):
             raise ParameterError.of("seed", owner, "an int of at least 0", self.seed)
         Selection(self.include, self.exclude, self.types).check(owner)
 
+    @denormals_kept()
     def apply(self, state: State, context: Context) -> State:
         owner = type(self).__name__
         weights = quantizable(Selection(self.include, self.exclude, self.types), state, owner)
