@@ -99,6 +99,18 @@ def values(model: nn.Module) -> list[list[float]]:
     return [tensor.detach().double().reshape(-1).tolist() for tensor in (*model.parameters(), *model.buffers())]
 
 
+class Dies(DataLoader[Any]):
+    """A loader that gives so many epochs and dies in the next."""
+
+    epochs = 0
+
+    def __iter__(self) -> Any:
+        if not self.epochs:
+            raise OSError("the disk is gone")
+        self.epochs -= 1
+        return super().__iter__()
+
+
 class Scenarios:
     """One method per scenario; `self.rank` says which rank this is."""
 
@@ -123,6 +135,19 @@ class Scenarios:
             "accuracy": result.histories["retrain"].epochs[0].accuracy,
             "untouched": values(model) == values(network(self.rank)),
         }
+
+    def resumed(self) -> Any:
+        """The loader of one rank dies in some epoch of the pipeline, and the same call goes on."""
+        told = []
+        for epoch in (1, 4, 7):
+            folder = self.out / f"work{epoch}"
+            guilty = epoch % 2
+            dies = Dies(data(), 4, sampler=DistributedSampler(data(), 2, self.rank))
+            dies.epochs = epoch - 1 if self.rank == guilty else 100
+            told.append(raised(lambda train=dies, folder=folder: PIPELINE.run(network(self.rank), train=train, workdir=folder)))
+            again = PIPELINE.run(network(self.rank), train=loader(self.rank), workdir=folder)
+            again.compressed.save(self.out / f"resumed.{epoch}.{self.rank}.dcz")
+        return told
 
     def grids(self) -> Any:
         GRIDS.run(network(0), train=loader(self.rank), quiet=True).compressed.save(self.out / f"grids.{self.rank}.dcz")
@@ -189,6 +214,7 @@ class Scenarios:
         return [raised(lambda: quantize.run(broken)), raised(lambda: PIPELINE.run(network(0), quiet=True, **missing))]
 
     def notice(self) -> Any:
+        self.log.clear()
         dc.fit(network(0), DataLoader(data(), 4, shuffle=True), SGD)
         dc.fit(network(0), loader(self.rank), SGD)
         return self.log
@@ -253,8 +279,8 @@ def main() -> None:
         scenarios = Scenarios(group, out)
         logging.getLogger("deepcompress").addHandler(Listener(scenarios.log))
         found: dict[str, Any] = {"size": group.size, "device": str(group.device)}
-        for name in ("pipeline", "grids", "masks", "uneven", "lbfgs", "best", "wrapped", "buffers", "unused", "notice"):
-            found[name] = getattr(scenarios, name)()
+        names = "pipeline", "resumed", "grids", "masks", "uneven", "lbfgs", "best", "wrapped", "buffers", "unused", "notice"
+        found |= {name: getattr(scenarios, name)() for name in names}
         found["stage"] = scenarios.stage()
         for guilty in range(2):
             cases = failing(group.rank, guilty)

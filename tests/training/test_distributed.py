@@ -75,6 +75,19 @@ def test_a_pipeline_comes_to_what_one_process_comes_to(ranks: tuple[list[dict[st
     assert second["untouched"]
 
 
+def test_a_run_whose_loader_died_on_one_rank_goes_on_to_the_same_bytes(ranks: tuple[list[dict[str, Any]], Path]) -> None:
+    found, out = ranks
+    expected = (out / "pipeline.0.dcz").read_bytes()
+    for epoch in (1, 4, 7):
+        for rank in range(2):
+            assert (out / f"resumed.{epoch}.{rank}.dcz").read_bytes() == expected, (epoch, rank)
+    dead = ["OSError", "the disk is gone"]
+    lost = ["TrainingError", "rank {} of 2 has failed, which ends all of them: OSError: the disk is gone"]
+    other = [lost[0], lost[1].format(1)], [lost[0], lost[1].format(0)]
+    assert found[0]["resumed"] == [other[0], dead, other[0]]
+    assert found[1]["resumed"] == [dead, other[1], dead]
+
+
 def test_steps_of_grids_move_alike(ranks: tuple[list[dict[str, Any]], Path]) -> None:
     files = [ranks[1] / f"grids.{rank}.dcz" for rank in range(2)]
     assert files[0].read_bytes() == files[1].read_bytes()
