@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="where the results go (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="keep what is done here; the same command goes on from it")
+
+
+def workdir(options: argparse.Namespace, run: str) -> Path | None:
+    """The folder of one of the script's runs."""
+    return None if options.workdir is None else Path(options.workdir) / run
 
 
 def write_results(out: Path, name: str, result: dc.Result, measured: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import logging
 from dataclasses import dataclass
 
 import torch
-from _common import accuracy_on, add_arguments, write_results
+from _common import accuracy_on, add_arguments, workdir, write_results
 from _data import Batches, load_data
 from torch import nn
 
@@ -114,9 +114,11 @@ def main() -> None:
         network = NETWORKS[name]
         torch.manual_seed(options.seed)
         batches = Batches(train, BATCH, shuffle=True, shift=2, seed=options.seed)
-        trained = TRAINING.run(network.make().to(options.device), train=batches, inplace=True).model
+        folder = workdir(options, f"{name}-dense")
+        trained = TRAINING.run(network.make().to(options.device), train=batches, inplace=True, workdir=folder).model
         pipeline = make_pipeline(network)
-        result = pipeline.run(trained, train=batches, evaluate=accuracy_on(test))
+        folder = workdir(options, name)
+        result = pipeline.run(trained, train=batches, evaluate=accuracy_on(test), workdir=folder)
         report = result.report
         dense, compressed = (1 - (report.stages[i].accuracy or 0.0) for i in (0, -1))
         print(report)

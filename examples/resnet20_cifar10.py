@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import accuracy_on, add_arguments, write_results
+from _common import accuracy_on, add_arguments, workdir, write_results
 from _data import Batches, load_data
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -120,7 +120,7 @@ def main() -> None:
     batches = Batches(train, BATCH, shuffle=True, shift=4, flip=True, seed=options.seed, channels_last=True)
     model: nn.Module = resnet20().to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if options.train:
-        model = BASELINE.run(model, train=batches, inplace=True).model
+        model = BASELINE.run(model, train=batches, inplace=True, workdir=workdir(options, "dense")).model
         options.out.mkdir(parents=True, exist_ok=True)
         torch.save({"state_dict": model.state_dict()}, options.out / "resnet20_cifar10_dense.pt")
     else:
@@ -128,7 +128,8 @@ def main() -> None:
     print(f"dense accuracy {accuracy(model):.2%}", flush=True)
 
     pipeline = dc.Pipeline.from_config(PIPELINE)
-    result = pipeline.run(model, train=batches, evaluate=accuracy, loss=distillation(model))
+    folder = workdir(options, "compressed")
+    result = pipeline.run(model, train=batches, evaluate=accuracy, loss=distillation(model), workdir=folder)
     print(result.report)
     measured = {
         "network": "resnet20",

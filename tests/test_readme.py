@@ -29,7 +29,7 @@ class Newcomer(nn.Module):
 
 
 def test_there_is_code() -> None:
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
@@ -46,6 +46,7 @@ def test_code_block_runs(number: int, tmp_path: Path, monkeypatch: pytest.Monkey
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
         "masks": {"fc1.weight": torch.rand(8, 16) > 0.5},
         "pipeline": dc.Pipeline([("quantize", dc.KMeansQuantize(bits=3))]),
+        "settings": dc.TrainSettings(epochs=1),
     }
     exec(BLOCKS[number], names)
     if "model.dcz" in BLOCKS[number]:
