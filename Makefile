@@ -1,6 +1,7 @@
 # make demo: compress a small network, start to end. make test: all that CI runs.
 # make labs: every lab of examples/ with --quick; LABS='a c' runs some of them.
-# make fuzz: a million damaged files, and a part of them with the bounds of every access checked; FUZZ='--mutants N' for more or fewer.
+# make fuzz: a million damaged files, a part of them with the bounds of every access checked, and those that atheris chooses by
+# coverage, where it can be installed; FUZZ='--mutants N' for more or fewer.
 # make zoo: every classifier of torchvision, compressed, saved, loaded and compared; ZOO='--only resnet18' for some of them.
 # make bench: time it against its peers; what comes behind BENCH= goes to benchmarks/__main__.py (make bench BENCH='--data FOLDER').
 # Each needs make and Python 3.11 or newer, and nothing else. Another Python: make test PYTHON=python3.12
@@ -36,9 +37,10 @@ test: $(VENV)/.installed-test
 labs: $(VENV)/.installed-labs
 	VENV=$(VENV) scripts/labs $(LABS)
 
-fuzz: $(VENV)/.installed-test
+fuzz: $(VENV)/.installed-fuzz
 	$(VENV)/bin/python -m tests.attacks.fuzz $(FUZZ)
 	DEEPCOMPRESS_CHECKED=1 $(VENV)/bin/python -m tests.attacks.fuzz --mutants 100000 --seed 1
+	$(VENV)/bin/python -m tests.attacks.coverage_guided --seconds 60
 
 zoo: $(VENV)/.installed-test
 	$(VENV)/bin/python -m tests.zoo.classification $(ZOO)
@@ -52,6 +54,10 @@ $(VENV)/.installed-demo: $(INSTALLED_FROM)
 
 $(VENV)/.installed-test: $(INSTALLED_FROM)
 	PYTHON=$(PYTHON) scripts/install $(VENV) vision,plots,bench,test
+	@touch $@
+
+$(VENV)/.installed-fuzz: $(INSTALLED_FROM)
+	PYTHON=$(PYTHON) scripts/install $(VENV) test,fuzz
 	@touch $@
 
 $(VENV)/.installed-labs: $(INSTALLED_FROM)

@@ -64,16 +64,16 @@ def wanted() -> set[str]:
         name = canonicalize_name(todo.pop().name)
         if name not in seen:
             seen.add(name)
-            needs = map(Requirement, _requires(name, optional="bench"))
+            needs = map(Requirement, _requires(name, optional=("bench", "fuzz")))
             todo += [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
     return seen
 
 
-def _requires(name: str, optional: str) -> list[str]:
-    """What an installed package needs. Those of one extra may be missing here: tests do without them."""
+def _requires(name: str, optional: tuple[str, ...]) -> list[str]:
+    """What an installed package needs. Those of some extras may be missing here: tests do without them."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    lines = config["options.extras_require"][optional].split("\n")
+    lines = [line for extra in optional for line in config["options.extras_require"][extra].split("\n")]
     spared = [canonicalize_name(Requirement(line).name) for line in lines if line]
     try:
         return importlib.metadata.requires(name) or []

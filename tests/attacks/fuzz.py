@@ -5,10 +5,11 @@
     python -m tests.attacks.fuzz --first 3000000 --mutants 1000000 --log tests/attacks/campaign.json      # a slice of ten million
 
 Mutant i depends on the seed and on i alone. Every second one has its checksums repaired, so that what is behind them is met: it
-must be an error of ours or a well-formed model. The others must be an error of ours or the identical model. Of every hundredth
-the memory is measured, in what Python and numpy allocate and in pages, every two hundredth goes through `inspect`, `verify` and
-`expand`. With DEEPCOMPRESS_CHECKED=1 the kernels are the twins that check each access against the bounds of its array. A mutant
-that fails is written to tests/attacks/corpus/, which the tests read for ever, beside one of each kind of refusal.
+must be an error of ours or a well-formed model. The others must be an error of ours or the identical model. Of every twentieth
+the reference decoder must say the same; of every hundredth the memory is measured, in what Python and numpy allocate and in
+pages; every two hundredth goes through `inspect`, `verify` and `expand`. With DEEPCOMPRESS_CHECKED=1 the kernels are the twins
+that check each access against the bounds of its array. A mutant that fails is written to tests/attacks/corpus/, which the tests
+read for ever, beside one of each kind of refusal.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ from deepcompress.cli.main import main as command
 from deepcompress.coding.jit import CHECKED
 from deepcompress.errors import FormatError
 from tests.attacks import memory
+from tests.attacks.agreement import agree
 from tests.attacks.mutants import LIMIT, content, mutate, survives
 from tests.attacks.seeds import SEEDS
 
 CORPUS = Path(__file__).with_name("corpus")
 SECONDS, MEMORY, FACTOR = 1.0, 64 << 20, 3
-MEASURED, BY_COMMAND = 100, 200
+COMPARED, MEASURED, BY_COMMAND = 20, 100, 200
 _GUARD = 1 << 30  # bytes of address space above what a worker has when it begins
 _SILENCE = 60.0  # seconds after which a worker that says nothing hangs
 
@@ -92,6 +94,8 @@ def check(seed: int, index: int, tally: Tally, folder: Path) -> None:
         seconds = time.process_time() - begin
         if seconds > SECONDS:
             raise BrokenError(f"{seconds:.1f} s")
+    if index % COMPARED == 0 and not agree(data):
+        raise BrokenError("the reference decoder says otherwise")
     tally.ends[end] += 1
     tally.slowest = max(tally.slowest, seconds)
     if index % BY_COMMAND == index // BY_COMMAND % 2:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -10,12 +12,12 @@ import pytest
 
 import deepcompress as dc
 from deepcompress.errors import FormatError
-from tests.attacks import fuzz
+from tests.attacks import coverage_guided, fuzz
 from tests.attacks.fuzz import CORPUS, BrokenError, Tally, campaign, check, mutant
 from tests.attacks.mutants import survives
 from tests.attacks.seeds import SEEDS
 
-MUTANTS = 6_000
+MUTANTS = 4_000
 REPAIRED, RAW = 300, 401  # neither measured nor given to the commands
 
 
@@ -28,9 +30,26 @@ def test_thousands_of_mutants(tmp_path: Path) -> None:
     assert tally.memory > 0
 
 
-@pytest.mark.parametrize("path", sorted(CORPUS.glob("*.dcz")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CORPUS.iterdir()), ids=lambda path: path.stem)
 def test_what_was_found_once(path: Path) -> None:
     survives(path.read_bytes())
+
+
+def test_coverage_guided_fuzzing_is_left_out_with_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert coverage_guided.main([]) == 0
+    assert capsys.readouterr().out.startswith("coverage-guided fuzzing is left out: atheris is not installed (")
+
+
+def test_what_is_compiled_stays_as_it_is() -> None:
+    """Instrumented bytecode must not be compiled: it would be kept."""
+    package = Path(dc.__file__).parent
+    readers = [path for room in ("coding", "container", "tensors") for path in (package / room).glob("*.py")]
+    uses = re.compile(r"^@(jit|inline|intrinsic|njit)|njit\(", re.MULTILINE)
+    compiled = {f"{path.parent.name}.{path.stem}" for path in readers if uses.search(path.read_text(encoding="utf-8"))}
+    assert compiled <= set(coverage_guided.COMPILED)
 
 
 def test_workers_share_the_mutants() -> None:
