@@ -2,7 +2,7 @@
 
     python -m tests.attacks.coverage_guided --seconds 60
 
-Each gets its checksums repaired and must be an error of ours or a well-formed model, and the reference decoder must say the same. It
+Each gets its checksums repaired and must be an error of ours or a well-formed model; the reference decoder must say the same. It
 begins with the corpus and the small files; a mutant that fails is added to the corpus.
 """
 
