@@ -89,8 +89,9 @@ class Pipeline:
         """Run every stage and encode the outcome.
 
         Args:
-            model: any module, or a bare state dict for pipelines that do not train. It stays as it is unless `inplace`. Of one
-                in DataParallel or DistributedDataParallel the module inside is taken, and is what the result holds.
+            model: any module, or a bare state dict for pipelines that do not train. It stays as it is unless `inplace`. Of a
+                compiled or data-parallel one the module inside is taken, and is what the result holds; names of a state
+                dict that was saved from such a one lose the prefixes that it put before them.
             train: batches for the stages that train, iterated once per epoch: (inputs, targets), or whatever `loss` takes.
             evaluate: model -> float, more is better (an accuracy as a fraction); called in eval mode, without gradients, after
                 each stage, for the report alone.

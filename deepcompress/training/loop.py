@@ -95,7 +95,7 @@ def fit(
 
     Args:
         model: in any mode; it is trained in train mode and gets its mode back. Gradients are gone afterwards. Of a model in
-            DistributedDataParallel the module inside is trained.
+            DistributedDataParallel the module inside is trained; a compiled one is trained compiled.
         train: batches, iterated once per epoch (and once more to count them, where the loader has no length); their
             tensors follow the model's device. What has `set_epoch` is told the epoch: the loader, its sampler, its data set.
         settings: how long and how.
