@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from deepcompress.errors import ModelError, ParameterError
-from deepcompress.layers.sharing import tied_names
+from deepcompress.layers.sharing import is_expanded, tied_names
 from deepcompress.tensors.wrappers import bare_names
 
 Model = nn.Module | Mapping[str, Tensor]
@@ -145,7 +145,7 @@ def select_weights(
 
     Raises:
         ParameterError: a pattern or a type matches nothing, or `include` and `types` leave nothing.
-        ModelError: the model has no floating-point parameters.
+        ModelError: the model has no floating-point parameters, or a chosen one is expanded (stride 0).
     """
     weights = _weights(model)
     chosen = [weight for weight in weights if weight.ordinary]
@@ -162,6 +162,10 @@ def select_weights(
             f"{owner}: include={include!r}, exclude={exclude!r}, types={types!r} leave no weights. "
             "Biases and norms are taken only where include names them, as '*.bias' does."
         )
+    for weight in chosen:
+        if is_expanded(weight.tensor):
+            what = f"{weight.places[0].name!r} is expanded, several of its elements being one place in memory"
+            raise ModelError(f"{owner}: {what}: make it nn.Parameter(weight.clone())")
     return {weight.places[0].name: weight.tensor for weight in chosen}
 
 

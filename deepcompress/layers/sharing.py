@@ -27,6 +27,13 @@ def tied_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return aliases
 
 
+def is_expanded(tensor: Tensor) -> bool:
+    """Whether elements of it are one place in memory, as `expand` makes them: nothing can write to them apart."""
+    if tensor.layout != torch.strided:
+        return False
+    return any(step == 0 and size > 1 for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+
+
 def _identity(tensor: Tensor) -> Hashable:
     if tensor.layout != torch.strided:  # a sparse tensor has no one storage: only the same object is the same tensor
         return id(tensor)

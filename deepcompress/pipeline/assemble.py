@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from deepcompress.coding.denormals import denormals_kept
 from deepcompress.coding.entropy import entropy
@@ -42,20 +43,33 @@ def model_tensors(model: Model) -> dict[str, Tensor]:
     """The tensors that a file of this model must hold, in state-dict order.
 
     Raises:
-        ModelError: there are none, or some entry is no tensor.
+        ModelError: there are none, some entry is no tensor, or one that cannot be stored.
     """
     tensors = dict(model.state_dict()) if isinstance(model, nn.Module) else model
     for name, value in tensors.items():
         if not isinstance(name, str):
             raise ModelError(f"{name!r} is the name of a tensor, but no string")
-        if isinstance(value, Tensor) and (value.is_meta or value.layout != torch.strided):
-            raise ModelError(f"{name!r} is {'a meta' if value.is_meta else 'no dense'} tensor, so it cannot be stored")
+        if isinstance(value, Tensor) and (problem := _problem(value)):
+            raise ModelError(f"{name!r} {problem}")
     if strangers := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
         raise ModelError(f"not a tensor, so it cannot be stored: {', '.join(map(repr, strangers))}")
     if not tensors:
         what = "the model" if isinstance(model, nn.Module) else "the state dict"
         raise ModelError(f"{what} is empty: there is nothing to store")
     return tensors
+
+
+def _problem(tensor: Tensor) -> str | None:
+    """Why a tensor cannot be stored."""
+    if is_lazy(tensor):
+        return "has no shape yet: pass one batch through the model first"
+    if tensor.is_meta or tensor.is_nested or tensor.layout != torch.strided:
+        return f"is {'a meta' if tensor.is_meta else 'no dense'} tensor, so it cannot be stored"
+    try:
+        dtype_name(tensor)
+    except ModelError as error:
+        return f"is a tensor whose {error}"
+    return None
 
 
 def names_in_file(model: Model, names: Iterable[str]) -> dict[str, str]:

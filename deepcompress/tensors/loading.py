@@ -24,6 +24,10 @@ def load_state_dict(module: nn.Module, tensors: Mapping[str, Tensor], source: st
         ModelError: names or shapes do not match, or a module's own code for loading raises.
     """
     own = module.state_dict()
+    kind = type(module).__name__
+    if empty := [name for name, tensor in own.items() if isinstance(tensor, Tensor) and tensor.is_meta and not is_lazy(tensor)]:
+        what = f"{empty[0]!r} has no memory; module.to_empty(device=...) gives it some"
+        raise ModelError(f"{source} cannot be loaded into {kind}: {what}")
     if _fits(own, tensors) and _loads_plainly(module):
         module.load_state_dict(tensors)
         return
@@ -35,13 +39,13 @@ def load_state_dict(module: nn.Module, tensors: Mapping[str, Tensor], source: st
         if not isinstance(error, Exception):
             raise
         foreign = None if isinstance(error, RuntimeError) else error
-        raise ModelError(f"{source} does not fit {type(module).__name__}: {_one_line(error)}") from foreign
+        raise ModelError(f"{source} does not fit {kind}: {_one_line(error)}") from foreign
 
 
 def _put_back(module: nn.Module, before: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if name in before and not torch.equal(tensor, before[name]):
+    for name, tensor in module.state_dict().items():
+        if name in before and not _is_expanded(tensor):
+            with torch.inference_mode(tensor.is_inference()), torch.no_grad():  # torch writes to such a one, and raises then
                 tensor.copy_(before[name])
 
 
@@ -56,10 +60,20 @@ def own_names(module: nn.Module, names: Sequence[str]) -> dict[str, str]:
 
 
 def _fits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:
-    """Whether names and shapes are the same, so that loading cannot stop half-way."""
-    return own.keys() == tensors.keys() and all(
-        isinstance(tensor, Tensor) and not is_lazy(tensor) and tensor.shape == tensors[name].shape for name, tensor in own.items()
-    )
+    """Whether names and shapes are the same, and all can be written to, so that loading cannot stop half-way."""
+    return own.keys() == tensors.keys() and all(_takes(tensor, tensors[name].shape) for name, tensor in own.items())
+
+
+def _takes(tensor: object, shape: torch.Size) -> bool:
+    if not isinstance(tensor, Tensor) or is_lazy(tensor) or tensor.is_inference():
+        return False
+    return tensor.shape == shape and tensor.layout is torch.strided and not _is_expanded(tensor)
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    """Nothing can be written to it."""
+    steps = tensor.stride() if tensor.layout is torch.strided else ()
+    return any(step == 0 and size > 1 for size, step in zip(tensor.shape, steps, strict=False))
 
 
 def _one_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepcompress.coding.huffman import DEFAULT_MAX_CODE_LENGTH, MAX_CODE_LENGTH
 from deepcompress.errors import ParameterError
-from deepcompress.layers.sharing import tied_names
+from deepcompress.layers.sharing import is_expanded, tied_names
 from deepcompress.pipeline.assemble import model_tensors
 from deepcompress.pipeline.stage import Stage
 from deepcompress.pipeline.state import Context, State
@@ -94,7 +94,7 @@ def _round_leftovers(state: State) -> dict[str, str]:
     shared = {ties.get(name, name) for name in state.codebooks}
     rounded: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if name in shared or name in ties or tensor.dtype not in _HALVED:
+        if name in shared or name in ties or tensor.dtype not in _HALVED or is_expanded(tensor):
             continue
         half = tensor.detach().half()
         if bool(torch.isfinite(half).all()):
