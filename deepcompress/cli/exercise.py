@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from pathlib import Path
+import os
 
 from deepcompress.cli.console import BAD_FILE, DONE, Outcome, UsageError
-from deepcompress.errors import StorageError
 from deepcompress.exercises.catalogue import EXERCISES
 from deepcompress.exercises.runner import Checked, check_file
 from deepcompress.exercises.runner import Outcome as CaseOutcome
@@ -52,18 +51,16 @@ def _task(name: str) -> Outcome:
 
 def _start(options: argparse.Namespace) -> Outcome:
     """Write the starter, but over nothing."""
+    from deepcompress.container.source import atomic_file
     from deepcompress.exercises.catalogue import load
 
     if options.file is not None:
         raise UsageError("--starter writes a file, FILE.py is checked: give one of them")
     starter = load(options.name).STARTER
-    try:
-        with Path(options.starter).open("x", encoding="utf-8") as file:
-            file.write(starter)
-    except FileExistsError:
-        raise UsageError(f"{options.starter} is there already; nothing is written over") from None
-    except OSError as error:
-        raise StorageError(f"cannot write {options.starter}: {error.strerror or error}") from error
+    if os.path.lexists(options.starter):
+        raise UsageError(f"{options.starter} is there already; nothing is written over")
+    with atomic_file(options.starter) as file:
+        file.write(starter.encode())
     text = f"wrote {options.starter}; deepcompress exercise {options.name} {options.starter} checks it"
     return Outcome({"exercise": options.name, "file": options.starter}, text)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +53,7 @@ def _writer(output: str) -> _Writer:
 
 def _write_one(model: CompressedModel, output: str) -> int:
     from deepcompress.cli.safetensors import write_safetensors
+    from deepcompress.container.source import atomic_file
 
     index = _index(model)
     metadata = dict(model.metadata)
@@ -58,11 +61,15 @@ def _write_one(model: CompressedModel, output: str) -> int:
         del metadata[INDEX_KEY]
         for header in index.headers.values():
             metadata |= header
-    return write_safetensors(output, model, model, metadata)
+    with atomic_file(output) as file:
+        return write_safetensors(file, model, model, metadata)
 
 
 def _write_shards(model: CompressedModel, output: str) -> int:
-    """Every shard under its own name, and the index last: it is not there before what it names is."""
+    """Every shard under its own name, and the index last: it is not there before what it names is.
+
+    No earlier shard is replaced before all new ones are on the disk.
+    """
     from deepcompress.cli.safetensors import write_safetensors
     from deepcompress.container.source import atomic_file
 
@@ -72,11 +79,15 @@ def _write_shards(model: CompressedModel, output: str) -> int:
     if set(index.weight_map) != set(model):
         raise ModelError(f"{model.source}: its index of shards and its tensors disagree")
     folder = Path(output).parent
-    size = sum(
-        write_safetensors(folder / shard, model, names, index.headers.get(shard, {})) for shard, names in index.shards().items()
-    )
-    with atomic_file(output) as file:
-        return size + file.write(index.index_json().encode())
+    with ExitStack() as stack:  # it ends in reverse order
+        file = stack.enter_context(atomic_file(output))
+        size = file.write(index.index_json().encode())
+        for shard, names in index.shards().items():
+            file = stack.enter_context(atomic_file(folder / shard))
+            size += write_safetensors(file, model, names, index.headers.get(shard, {}))
+            file.flush()
+            os.fsync(file.fileno())
+    return size
 
 
 def _write_torch(model: CompressedModel, output: str) -> int:
@@ -84,8 +95,12 @@ def _write_torch(model: CompressedModel, output: str) -> int:
 
     from deepcompress.container.source import atomic_file
 
+    tensors = model.state_dict()
     with atomic_file(output) as file:
-        torch.save(model.state_dict(), file)
+        try:
+            torch.save(tensors, file)
+        except RuntimeError as error:  # torch's complaint at closing an archive whose writing ended early
+            raise error.__context__ or error from None
         return file.tell()
 
 

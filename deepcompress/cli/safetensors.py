@@ -10,15 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from deepcompress.container.layout import DTYPE_OF_NAME
 from deepcompress.container.records import TensorRecord
-from deepcompress.container.source import atomic_file
 from deepcompress.errors import ModelError, StorageError
 from deepcompress.tensors.compressed import DenseTensor
 from deepcompress.tensors.elements import numpy_dtype
@@ -121,26 +119,22 @@ class SafetensorsFile:
             raise StorageError(f"cannot read {self.path}: {error.strerror or error}") from error
 
 
-def write_safetensors(
-    path: str | PathLike[str], model: CompressedModel, names: Iterable[str], metadata: Mapping[str, str]
-) -> int:
+def write_safetensors(file: BinaryIO, model: CompressedModel, names: Iterable[str], metadata: Mapping[str, str]) -> int:
     """Write the named tensors of a model that was opened for numpy; returns the file's bytes.
 
     Raises:
         ModelError: a name or dtype has no place in the format.
         FormatError: a tensor cannot be decoded.
-        StorageError: the file cannot be written.
     """
     wanted = set(names)
     # Large elements first: each tensor then lies at a multiple of its element size.
     records = [record for record in model.records if record.name in wanted]
     records.sort(key=lambda record: (-DTYPE_OF_NAME[record.dtype].itemsize, record.name))
     header = _header(records, metadata)
-    with atomic_file(path) as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        for record in records:
-            file.write(np.ascontiguousarray(model[record.name]).reshape(-1).view(np.uint8).data)
-        return file.tell()
+    file.write(len(header).to_bytes(8, "little") + header)
+    for record in records:
+        file.write(np.ascontiguousarray(model[record.name]).reshape(-1).view(np.uint8).data)
+    return file.tell()
 
 
 def _header(records: Iterable[TensorRecord], metadata: Mapping[str, str]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deepcompress.errors import MissingExtraError, StorageError
+from deepcompress.container.source import atomic_file
+from deepcompress.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,10 +61,11 @@ def picture(path: str | Path, columns: int = 1, rows: int = 1, *, size: tuple[fl
         figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=110, layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False)
         yield list(panels.reshape(-1))
-        try:
-            figure.savefig(path)
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error}") from error
+        target = Path(path) if Path(path).suffix else Path(f"{path}.png")
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=target.suffix[1:])
+        with atomic_file(target) as file:
+            file.write(drawn.getbuffer())
 
 
 def lines(

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from torch import nn
 
 import deepcompress as dc
+from deepcompress.container import source as files
 from deepcompress.errors import FormatError, ModelError, ParameterError, StorageError
 from deepcompress.tensors.build import Extras, Tie, build_model
 from deepcompress.tensors.compressed import DenseTensor
@@ -167,11 +168,11 @@ class Full:
 
 @pytest.mark.parametrize("old", [None, b"old"])
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bytes | None) -> None:
-    path, fdopen = tmp_path / "model.dcz", os.fdopen
+    path = tmp_path / "model.dcz"
     if old:
         path.write_bytes(old)
     model = dc.load(DATA)
-    monkeypatch.setattr(os, "fdopen", lambda handle, mode: Full(fdopen(handle, mode), 100))
+    monkeypatch.setattr(files, "open", lambda *how, **more: Full(open(*how, **more), 100), raising=False)  # noqa: SIM115
     with pytest.raises(StorageError, match=r"cannot write .*model\.dcz: No space left on device"):
         model.save(path)
     assert [entry.read_bytes() for entry in tmp_path.iterdir()] == ([old] if old else [])
