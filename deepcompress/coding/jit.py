@@ -108,15 +108,39 @@ class _Impl(_caching.CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes = (_Locator,)
 
 
+class _Files(_caching.IndexDataCacheFile):  # type: ignore[misc]
+    """An index, and code under names made from what it is the code of.
+
+    Numba's own names are numbers: of two processes that compile for different types at the same time, or after one that was
+    killed between index and code, a call could find the code for another's types.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        digest = hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()
+        name = f"{self._index_name.removesuffix('.nbi')}.{digest[:32]}.nbc"
+        self._save_data(name, data)
+        self._save_index({**self._load_index(), key: name})
+
+
 class _DiskCache(_caching.FunctionCache):  # type: ignore[misc]
     """Compiled code on disk. A folder that was writable at import may be full or gone at the call."""
 
     _impl_class = _Impl
 
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        locator = self._impl.locator
+        self._cache_file = _Files(locator.get_cache_path(), self._impl.filename_base, locator.get_source_stamp())
+
     def load_overload(self, signature: Any, context: Any) -> Any:
         found = None
-        with contextlib.suppress(OSError):
+        try:
             found = super().load_overload(signature, context)
+        except OSError:
+            pass
+        except Exception:  # a file cut short by a crash of the system: unpickling it raises anything
+            with contextlib.suppress(OSError):
+                self.flush()
         if found is None:
             say_compiling()
         return found

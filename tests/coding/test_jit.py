@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from deepcompress.coding.jit import jit
+from deepcompress.coding.jit import _Files, jit
 from deepcompress.version import __version__
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,6 +31,23 @@ for info in pkgutil.iter_modules(room.__path__):
     module = importlib.import_module(f"deepcompress.coding.{info.name}")
     found |= {name: len(value.signatures) for name, value in vars(module).items() if isinstance(value, Dispatcher)}
 print(len(found) > 5, sum(found.values()), "torch" in sys.modules)
+"""
+
+AT_ONCE = """
+import threading
+start, found = threading.Barrier(4), {}
+def work(number):
+    start.wait()
+    import numpy as np
+    from deepcompress.coding.bits import pack_bits
+    kinds = [np.uint8, np.uint16, np.uint32]
+    start.wait()
+    for kind in kinds[number % 3:] + kinds[:number % 3]:
+        found[number, kind] = pack_bits(np.arange(1000).astype(kind) % 4, 2).tobytes()
+threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(set(found.values()) == {bytes([0b11100100]) * 250} and len(found) == 12)
 """
 
 NOISE = """
@@ -124,6 +141,44 @@ def test_the_users_folder_is_used(tmp_path: Path) -> None:
 def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     told = [ran(PACK, DEEPCOMPRESS_CACHE_DIR=str(tmp_path)).stderr for _ in range(2)]
     assert told == [f"deepcompress: compiling its kernels, once for version {__version__}; this takes some seconds\n", ""]
+
+
+@pytest.mark.parametrize("cut", ["index", "data"])
+def test_code_that_a_crash_cut_short_is_compiled_again(cut: str) -> None:
+    def half(value: float) -> float:
+        return value / 2
+
+    def compiled() -> tuple[Any, Any]:
+        function: Any = jit(half)
+        assert function(21.0) == 10.5
+        return function._cache._cache_file, function.stats.cache_hits
+
+    files, _ = compiled()
+    for path in [files._index_path] if cut == "index" else [files._data_path(name) for name in files._load_index().values()]:
+        os.truncate(path, os.path.getsize(path) // 2)
+    hits = [bool(compiled()[1]) for _ in range(2)]
+    assert hits == [False, True]
+
+
+def test_processes_that_compile_at_once_do_not_mix_up_their_code(tmp_path: Path) -> None:
+    """Each reads the index before the other has written its own."""
+    first, second = (_Files(str(tmp_path), "function", b"stamp") for _ in range(2))
+    first._load_index = second._load_index = dict  # as it was: empty
+    first.save("float32", "code for float32")
+    second.save("float64", "code for float64")
+    found = _Files(str(tmp_path), "function", b"stamp")
+    assert [found.load("float32"), found.load("float64")] == [None, "code for float64"]
+    other = _Files(str(tmp_path), "function", b"of another source")
+    other._save_index({"float64": second._load_index().get("float64", "missing")})  # killed before its code was there
+    assert other.load("float64") is None
+
+
+def test_threads_that_call_for_the_first_time_at_once(tmp_path: Path) -> None:
+    """Two import, then four compile; a second process finds the code that they left."""
+    for compiled in (True, False):
+        done = ran(AT_ONCE, DEEPCOMPRESS_CACHE_DIR=str(tmp_path))
+        assert done.stdout.strip() == "True"
+        assert ("compiling" in done.stderr) == compiled
 
 
 def test_a_full_disk_does_not_stop_a_call() -> None:
