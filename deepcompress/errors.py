@@ -52,7 +52,9 @@ class ModelError(DeepCompressError):
 
 
 class FormatError(DeepCompressError):
-    """A file is not a well-formed .dcz file."""
+    """A file is not a well-formed .dcz file. `section`: which of a tensor's sections is not, where one is."""
+
+    section: str | None = None
 
 
 class VersionError(FormatError):

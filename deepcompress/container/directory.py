@@ -131,7 +131,9 @@ def place(directory: Directory, payload: int) -> Directory:
         meta_spans[meta.kind] = Span(offset, offset + meta.length)
         offset += meta.length
     if offset != layout.HEAD.size + payload:
-        raise FormatError(f"directory: the sections take {offset - layout.HEAD.size} bytes, the file has {payload} for them")
+        start = layout.HEAD.size
+        problem = f"the sections take {offset - start} bytes, the file has {payload} for them, from byte {start} on"
+        raise FormatError(f"directory: {problem}")
     return replace(directory, spans=tuple(spans), meta_spans=meta_spans, padding=tuple(padding))
 
 
@@ -223,7 +225,9 @@ def _unpack_metadata(cursor: Cursor) -> tuple[MetaSection, ...]:
     for _ in range(cursor.varint()):
         kind = cursor.varint()
         if kind % 2 and kind not in layout.KNOWN_META:
-            raise VersionError(f"the file has a critical section of kind {kind}, which this reader does not know")
+            raise VersionError(
+                f"directory, byte {cursor.offset}: a critical metadata section of kind {kind}, which this reader does not know"
+            )
         if kind in sections:
             raise cursor.error(f"metadata of kind {kind} is there twice")
         sections[kind] = MetaSection(kind, cursor.varint())

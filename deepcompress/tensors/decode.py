@@ -19,7 +19,7 @@ from deepcompress.container.directory import Lengths
 from deepcompress.container.records import Sparse, StreamRecord, TensorRecord
 from deepcompress.errors import FormatError
 from deepcompress.tensors.elements import Array, numpy_dtype, widen
-from deepcompress.tensors.maps import alphabet_of, look_up, open_map, value_table
+from deepcompress.tensors.maps import Grid, Lookup, alphabet_of, look_up, open_map, value_table
 from deepcompress.tensors.planes import decode_planes
 from deepcompress.tensors.streams import check_symbols, chunk_count, dense_counts, open_coder, unknown_codec
 
@@ -93,16 +93,17 @@ class _Decoder:
         record = self.record
         with self._place("values"):
             stream, alphabet = self._open("values", record.values, alphabet_of(record), record.value_count, implied=True)
-            values = open_map(record, self.sections)
-            dense = (self.memory or np.empty)(record.numel, _bits_of(record))
-            stops = np.concatenate([[0], np.cumsum(stream.counts)])
+        values = self._open_map()
+        dense = (self.memory or np.empty)(record.numel, _bits_of(record))
+        stops = np.concatenate([[0], np.cumsum(stream.counts)])
 
-            def work(first: int, last: int) -> None:
-                for chunk in range(first, last, _CHUNKS_AT_ONCE):
-                    end = min(chunk + _CHUNKS_AT_ONCE, last)
-                    symbols = _decode_run(stream, chunk, end, alphabet)
-                    values.write(symbols, int(stops[chunk]), dense[stops[chunk] : stops[end]])
+        def work(first: int, last: int) -> None:
+            for chunk in range(first, last, _CHUNKS_AT_ONCE):
+                end = min(chunk + _CHUNKS_AT_ONCE, last)
+                symbols = _decode_run(stream, chunk, end, alphabet)
+                values.write(symbols, int(stops[chunk]), dense[stops[chunk] : stops[end]])
 
+        with self._place("values"):
             pool.share(len(stream.counts), work)
         return dense.view(numpy_dtype(record.dtype)).reshape(record.shape)
 
@@ -118,6 +119,7 @@ class _Decoder:
             chunks = len(stream.counts)
             pool.share(chunks, lambda first, last: stream.decode(first, last, symbols[stops[first] : stops[last]]))
             check_symbols(symbols, alphabet)
+        with self._place("codebook"):
             return SharedValues(sealed(symbols), value_table(record, self.sections["codebook"]))
 
     def _shared_sparse(self, sparse: Sparse) -> Array:
@@ -129,7 +131,7 @@ class _Decoder:
             stream, alphabet = self._open("values", record.values, alphabet_of(record), record.value_count, implied=False)
             if record.values is not None and (record.values.geometry ^ sparse.stream.geometry) & 31:
                 raise FormatError("the gaps are cut into chunks of another size")
-            values = open_map(record, self.sections)
+        values = self._open_map()
         dense = (self.memory or np.zeros)(record.numel, _bits_of(record))
         cut = (sparse.gap_bits, Geometry.unpack(sparse.stream.geometry).chunk_log2)
         counts = np.stack([gaps.counts, stream.counts])
@@ -159,13 +161,19 @@ class _Decoder:
                 self._values()
         return np.zeros(record.shape, numpy_dtype(record.dtype))
 
+    def _open_map(self) -> Lookup | Grid:
+        with self._place("codebook" if self.record.value_map == layout.MAP_CODEBOOK else "affine"):
+            return open_map(self.record, self.sections)
+
     @contextmanager
     def _place(self, section: str) -> Iterator[None]:
         """Say once, on the way out, which tensor and section an error belongs to."""
         try:
             yield
         except FormatError as error:
-            raise type(error)(f"tensor {self.record.name!r}, {section}: {error}") from error
+            placed = type(error)(f"tensor {self.record.name!r}, {section}: {error}")
+            placed.section = section
+            raise placed from error
 
     def _placed(self, sparse: Sparse) -> Array:
         """Nonzeros that are elements themselves."""

@@ -126,7 +126,7 @@ class CompressedModel(Mapping[str, Any]):
         """The user's own key-value strings; empty where the file has none."""
         content = self._object(layout.META_STRINGS) or {}
         if not all(isinstance(value, str) for value in content.values()):
-            raise FormatError(f"{self.source}: metadata of kind {layout.META_STRINGS} are not all strings")
+            raise FormatError(f"{self._place(layout.META_STRINGS)} are not all strings")
         return content
 
     @cached_property
@@ -279,7 +279,7 @@ class CompressedModel(Mapping[str, Any]):
         try:
             found = decode_on_device(record, sections, directory.tables, device)
         except FormatError as error:
-            raise type(error)(f"{self.source}: {error}") from error
+            raise self._located(error, position) from error
         return to_torch(self._decode(position), record.dtype).to(device) if found is None else found
 
     @denormals_kept()
@@ -292,7 +292,17 @@ class CompressedModel(Mapping[str, Any]):
         try:
             return decode(record, sections, directory.tables, memory)
         except FormatError as error:
-            raise type(error)(f"{self.source}: {error}") from error
+            raise self._located(error, position) from error
+
+    def _located(self, error: FormatError, position: int) -> FormatError:
+        """The error, with the file's name, and where in the file the section is that it speaks of."""
+        span = self._reader.directory.spans[position].get(error.section or "")
+        where = f" (the section: bytes {span.start} to {span.stop})" if span else ""
+        return type(error)(f"{self.source}: {error}{where}")
+
+    def _place(self, kind: int) -> str:
+        span = self._reader.directory.meta_spans[kind]
+        return f"{self.source}: metadata of kind {kind} (bytes {span.start} to {span.stop})"
 
     def _object(self, kind: int) -> dict[str, Any] | None:
         """The JSON object in a metadata section, or None where there is no such section."""
@@ -302,9 +312,9 @@ class CompressedModel(Mapping[str, Any]):
         try:
             found = json.loads(content.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
-            raise FormatError(f"{self.source}: metadata of kind {kind} is not JSON: {error}") from None
+            raise FormatError(f"{self._place(kind)} is not JSON: {error}") from None
         if not isinstance(found, dict):
-            raise FormatError(f"{self.source}: metadata of kind {kind} is not a JSON object")
+            raise FormatError(f"{self._place(kind)} is not a JSON object")
         return found
 
 

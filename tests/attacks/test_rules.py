@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import pytest
 
 import deepcompress as dc
 from deepcompress.container import layout
+from deepcompress.container.reader import Reader
 from deepcompress.errors import FormatError, VersionError
 from tests.reference.writer import (
     Entry,
@@ -127,8 +129,24 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "flags": (Parts([raw()], head=b"\xdcDCZ\1\0\0\x80"), r"flags 0x8000"),
     "flag 0x0002": (Parts([raw()], head=b"\xdcDCZ\1\2\3\0"), r"flags 0x0002, which this reader \(format 1\.2\) does not know"),
     "directory checksum": (Parts([raw()], wrong_crc=1), r"directory's checksum is 0x[0-9a-f]{8}, the trailer says"),
+    "a directory of 2 GiB": (Parts([raw()], directory_size=2**31), r"the trailer says 2147483648 bytes of directory, the file"),
+    "a directory of 4 GiB": (Parts([raw()], directory_size=2**32 - 1), r"says 4294967295 bytes"),
+    "a directory that begins early": (Parts([raw()], directory_size=23), r"directory's checksum is 0x[0-9a-f]{8}, the"),
+    "2**62 tensors": (Parts([raw()], count=2**62), r"directory, byte \d+: 4611686018427387904 tensors in a directory"),
+    "a tensor without a name": (Parts([raw()], count=2), r"names, byte 4: 1 bytes are needed, 0 are left"),
     "a gap behind the sections": (Parts([raw()], extra_payload=b"\0"), r"sections take 4 bytes, the file has 5 for them"),
     "sections past their end": (Parts([raw(data=b"\0\0\0")]), r"sections take 4 bytes, the file has 3 for them"),
+    "a section past the end": (
+        Parts([record([0, U8], shape(4), stream(3, 2**62, planes(plain_plane(8))))]),
+        r"the sections take 4611686018427387904 bytes, the file has 0 for them, from byte 8 on",
+    ),
+    "sections of 2**64 bytes": (
+        Parts([Entry(name, raw("w", dtype=U8, sides=(2**62,)).record) for name in "abcd"]),
+        r"the sections take 18446744073709551672 bytes, the file has 0",
+    ),
+    "sections that overlap": (
+        Parts([raw("a", b"", U8, (4,)), raw("b", b"\1\2\3\4", U8, (4,))]), r"the sections take 8 bytes, the file has 4 for them",
+    ),
     "more directory": (Parts([raw()], extra_directory=b"\0"), r"directory, byte \d+: 1 bytes are left over"),
     "padding": (Parts([raw(), LARGE], fill=b"\1"), r"padding: bytes 12 to 64 are not zero"),
     "empty name": (names(b"\0\0\0"), r"the name '' is empty"),
@@ -146,6 +164,7 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "names left over": (names(b"\0\0\1a!"), r"names, byte 4: 1 bytes are left over"),
     "a name cut off": (names(b"\0\0\2a"), r"names, byte 3: 2 bytes are needed, 1 are left"),
     "a name twice": (names(b"\0\0\1a\0\1", 2), r"'a' is there twice"),
+    "a name twice, spelled in two ways": (names(b"\0\0\1\xf8\0\0\6weight", 2), r"'weight' is there twice"),
     "block cut off": (replace(names(b""), names=varint(2 * 5_000)), r"directory, byte \d+: 5000 bytes are needed"),
     "block too large": (replace(names(b""), names=varint(2 * 9 + 1) + b"\1\0"), r"a block of 9 bytes cannot come from 1"),
     "block code": (replace(names(b""), names=varint(3) + b"\1" + pack(gamma(2))), r"a coded block: under-subscribed code"),
@@ -162,6 +181,9 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "table under-subscribed": (tables(gamma(2) + "0"), r"code-length tables: under-subscribed"),
     "table length 0": (tables(gamma(2) + "110" + low(0, 5)), r"code-length tables: code length 0"),
     "table length 21": (tables(gamma(2) + "110" + low(21, 5)), r"code-length tables: code length 21"),
+    "table length 20 + 1": (tables(gamma(3) + "110" + low(20, 5) + "100"), r"code-length tables: code length 21"),
+    "table length 1 - 1": (tables(gamma(3) + "110" + low(1, 5) + "101"), r"code-length tables: code length 0"),
+    "table of one long codeword": (tables(gamma(2) + "110" + low(2, 5)), r"code-length tables: under-subscribed"),
     "table run": (tables(gamma(3) + "1111" + gamma(2)), r"code-length tables: a run of absent symbols goes to 3"),
     "table alphabet": (tables(gamma(65_539) + "1111" + gamma(65_537)), r"code-length tables: number 65539"),
     "tables cut off": (tables(gamma(9)), r"code-length tables: .* are needed"),
@@ -197,6 +219,9 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "dtype": (Parts([record([0, 22, 0, 0])]), r"record of 'w'.*unknown dtype code 22"),
     "dimensions": (Parts([record([0, 0, 65], b"\1" * 65, b"\0")]), r"65 dimensions, at most 64"),
     "bytes": (Parts([record([0, F32], shape(2**61), b"\0")]), r"more than 2\*\*63 - 1 bytes"),
+    "2**63 elements": (Parts([record([0, U8], shape(2**62, 2), b"\0")]), r"more than 2\*\*63 - 1 bytes"),
+    "a product of 2**64": (Parts([record([0, U8], shape(2**32, 2**32), b"\0")]), r"more than 2\*\*63 - 1 bytes"),
+    "a product of 2**64 + 4": (Parts([record([0, U8], shape(4, 2**62 + 1), b"\0")]), r"more than 2\*\*63 - 1 bytes"),
     "bytes of an empty shape": (Parts([record([0, F32], shape(0, 2**61), b"\0")]), r"more than 2\*\*63 - 1 bytes"),
     "stored as itself": (
         Parts([record([8, F32], shape(1), bytes([F32]), b"\0")]),
@@ -209,6 +234,8 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "stored in integers": (Parts([record([8, I64], shape(1), bytes([8]), b"\0")]), r"int64 elements cannot be stored as uint8"),
     "value map 3": (Parts([record([3, F32], shape(1), b"\0")]), r"unknown value map 3"),
     "map of integers": (Parts([record([1, I64], shape(0), b"\0", stream(1, 0, fixed(0)))]), r"the tensor is int64"),
+    "affine map of integers": (Parts([record([2, I64], shape(0), b"\0", stream(1, 0, fixed(0)))]), r"the tensor is int64"),
+    "codewords without a map": (Parts([record([0, F32], shape(0), stream(2, 0, b"\0"))]), r"codec 2 stores symbols"),
     "centroids": (Parts([record([1, F32], shape(0), varint(65_537), b"\0")]), r"a codebook of 65537 centroids, at most 65536"),
     "axis": (Parts([record([2, F32], shape(1), varint(2), b"\0")]), r"channel axis 1 of a tensor with 1 dimensions"),
     "raw with a map": (Parts([record([1, F32], shape(1), b"\0", b"\0")]), r"a stream of symbols cannot have codec 0"),
@@ -232,18 +259,21 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "gaps > numel": (Parts([sparse([1, 1, 1], [1, 1], 2)]), r"2 nonzeros and 1 escapes in 2 weights"),
     "records left over": (Parts([record([0, F32], shape(0), b"\0\0")]), r"1 bytes are left over"),
     "records cut off": (Parts([record([0, F32], shape(0))]), r"record of 'w', byte \d+: 1 bytes are needed, 0 are left"),
+    "nonzeros > numel": (Parts([sparse([1, 1, 1], [1, 1, 1], 2)]), r"3 nonzeros and 0 escapes in 2 weights"),
     "metadata twice": (Parts([], metadata=[(8, plain(b"")), (8, plain(b""))]), r"metadata of kind 8 is there twice"),
-    "critical metadata": (Parts([], metadata=[(9, plain(b""))]), r"a critical section of kind 9"),
+    "critical metadata": (Parts([], metadata=[(9, plain(b""))]), r"directory, byte \d+: a critical metadata section of kind 9"),
 }
 
 # What is wrong with one tensor fails that one; the others load.
 TENSOR: dict[str, tuple[Entry, str]] = {
     "bool": (raw("w", b"\2", BOOL), r"values: a bool element is neither 0 nor 1"),
-    "centroid zero": (shared(centroids=f32s(-1.5, 0.0, 2.0)), r"values: the codebook is not finite, ascending and free of zero"),
+    "centroid zero": (shared(centroids=f32s(-1.5, 0.0, 2.0)), r"codebook: .* is not finite, ascending and free of zero"),
     "centroid minus zero": (shared(centroids=f32s(-1.5, -0.0, 2.0)), r"the codebook is not finite"),
     "centroid infinite": (shared(centroids=f32s(-1.5, 0.25, math.inf)), r"the codebook is not finite"),
     "centroid NaN": (shared(centroids=f32s(-1.5, 0.25, math.nan)), r"the codebook is not finite"),
     "centroids equal": (shared(centroids=f32s(-1.5, 0.25, 0.25)), r"the codebook is not finite, ascending"),
+    "centroids descending": (shared(centroids=f32s(0.25, -1.5, 2.0)), r"the codebook is not finite, ascending"),
+    "base 2**62": (shared(section=b"", number=fixed(0, 2**62), codec=1), r"from 4611686018427387904 on, the largest .* is 3"),
     "code with symbol k + 1": (
         shared(centroids=f32s(-1.5, 2.0), k=2),
         r"the code has symbol 3, the largest .* is 2",
@@ -267,6 +297,20 @@ TENSOR: dict[str, tuple[Entry, str]] = {
         shared([0] * 4, section=u32(1, 1) + bytes(3), geometry=(1, 0)),
         r"lengths sum to 2, the section has 3 bytes",
     ),
+    "chunk bytes that sum to 2**32 + 4": (
+        shared([0] * 4, section=u32(2**32 - 1, 5) + bytes(4), geometry=(1, 0)),
+        r"lengths sum to 4294967300, the section has 4 bytes",
+    ),
+    "chunk bytes one too many, one too few": (
+        shared([0] * 4, section=u32(0, 2) + bytes(2), geometry=(1, 0)), r"values: chunk 0 has 2 symbols in 0 bytes",
+    ),
+    "lane bytes that sum to 2**32 + 1": (
+        shared([0] * 4, section=u32(2**32 - 1, 1, 1) + bytes(4), geometry=(31, 2)),
+        r"lane lengths sum to 4294967297, there are 4 bytes",
+    ),
+    "bytes of a lane without symbols": (
+        shared([0], section=u32(1, 1, 0) + bytes(2), geometry=(31, 2)), r"lane 1: 0 symbols take 0 bytes .0 bits., there are 1",
+    ),
     "lane bytes": (shared([0] * 4, section=u32(9) + bytes(2), geometry=(31, 1)), r"lane lengths sum to 9, there are 2 bytes"),
     "lane table": (shared([0] * 4, section=b"\0\0", geometry=(31, 1)), r"1 lane lengths take 4 bytes, there are 2"),
     "lane": (
@@ -283,6 +327,22 @@ TENSOR: dict[str, tuple[Entry, str]] = {
         sparse(u32(1, 0, 3, 0) + b"\0", u32(1, 0, 2, 0) + b"\5", 8, count=2, nonzeros=2, g=2, value_g=2),
         r"gaps: chunk counts sum to 3, the stream has 2 symbols",
     ),
+    "chunk counts that sum to 2**32 + 2": (
+        sparse(u32(1, 0, 2**32 - 1, 3) + b"\0", u32(1, 0, 2, 0) + b"\5", 8, count=2, nonzeros=2, g=2, value_g=2),
+        r"gaps: chunk counts sum to 4294967298, the stream has 2 symbols",
+    ),
+    "escapes that are nonzeros": (
+        Entry("w", bytes([4, U8]) + shape(9) + b"\1\2\1" + stream(1, 1, fixed(2)) + raw_stream(), [b"\5", Raw(b"\7")]),
+        r"gaps: the gaps lead to 2 nonzeros, the record says 1",
+    ),
+    "gap code with a symbol above the escape": (
+        Entry("w", bytes([4, U8]) + shape(9) + b"\1\1\0" + stream(2, 1, b"\0") + raw_stream(), [b"\0", Raw(b"\7")]),
+        r"gaps: .*the code has symbol 3, the largest .* is 1",
+    ),
+    "bool, sparse": (
+        Entry("w", bytes([4, BOOL]) + shape(9) + b"\1\2\0" + stream(1, 1, fixed(2)) + raw_stream(), [b"\0", Raw(b"\2")]),
+        r"values: a bool element is neither 0 nor 1",
+    ),
     "chunk nonzeros": (
         sparse(u32(1, 0, 2, 0) + b"\0", u32(1, 1, 1, 1) + b"\1\1", 8, count=2, nonzeros=2, g=2, value_g=2),
         r"gaps: chunk 0: its gaps do not lead to 1 nonzeros",
@@ -291,8 +351,8 @@ TENSOR: dict[str, tuple[Entry, str]] = {
         sparse(u32(1, 1, 2, 0) + b"\0\0", u32(1, 0, 2, 0) + b"\5", 8, count=2, nonzeros=2, g=2, value_g=2),
         r"gaps: chunk 1 has 0 symbols in 1 bytes",
     ),
-    "scale infinite": (affine(math.inf), r"values: a scale is not finite"),
-    "scale NaN": (affine(math.nan), r"values: a scale is not finite"),
+    "scale infinite": (affine(math.inf), r"affine: a scale is not finite"),
+    "scale NaN": (affine(math.nan), r"affine: a scale is not finite"),
     "affine symbol": (affine(symbols=pack(low(65_536, 17)), width=17), r"symbol 65536, the largest that can stand here is 65535"),
     "planes that leave bits": (
         cut(planes(plain_plane(4)), bytes(2)),
@@ -370,13 +430,13 @@ TENSOR: dict[str, tuple[Entry, str]] = {
 }
 
 METADATA: dict[str, tuple[int, bytes, str]] = {
-    "no JSON": (2, plain(b"{"), r"metadata of kind 2 is not JSON"),
-    "no object": (2, plain(b"[]"), r"metadata of kind 2 is not a JSON object"),
-    "no strings": (2, plain(b'{"a":1}'), r"metadata of kind 2 are not all strings"),
-    "no UTF-8": (2, plain('{"a":"b"}'.encode("utf-16")), r"metadata of kind 2 is not JSON"),
-    "recipe": (4, plain(b'"a"'), r"metadata of kind 4 is not a JSON object"),
-    "NaN": (4, plain(b'{"a":NaN}'), r"metadata of kind 4 is not JSON: NaN"),
-    "deep": (4, plain(b'{"a":' + b"[" * 100_000), r"metadata of kind 4 is not JSON"),
+    "no JSON": (2, plain(b"{"), r"metadata of kind 2 \(bytes 12 to \d+\) is not JSON"),
+    "no object": (2, plain(b"[]"), r"metadata of kind 2 \(bytes 12 to \d+\) is not a JSON object"),
+    "no strings": (2, plain(b'{"a":1}'), r"metadata of kind 2 \(bytes 12 to \d+\) are not all strings"),
+    "no UTF-8": (2, plain('{"a":"b"}'.encode("utf-16")), r"metadata of kind 2 \(bytes 12 to \d+\) is not JSON"),
+    "recipe": (4, plain(b'"a"'), r"metadata of kind 4 \(bytes 12 to \d+\) is not a JSON object"),
+    "NaN": (4, plain(b'{"a":NaN}'), r"metadata of kind 4 \(bytes 12 to \d+\) is not JSON: NaN"),
+    "deep": (4, plain(b'{"a":' + b"[" * 100_000), r"metadata of kind 4 \(bytes 12 to \d+\) is not JSON"),
     "versions cut off": (6, plain(b""), r"module versions, byte 0"),
     "versions left over": (6, plain(b"\1\1"), r"module versions, byte 1: 1 bytes are left over"),
     "versions around left over": (8, plain(b"\1\1\1"), r"module versions, byte 1: 2 bytes are left over"),
@@ -384,8 +444,26 @@ METADATA: dict[str, tuple[int, bytes, str]] = {
 }
 
 
+def test_checksums_are_of_groups() -> None:
+    """What lies in a group that is as it was can be read."""
+    data = bytearray(build(Parts([raw("a"), raw("b", bytes(70_000), U8, (70_000,)), raw("c")])))
+    data[8 + 65_536 + 100] ^= 1
+    model = dc.open(bytes(data), framework="numpy")
+    assert model["a"].tolist() == [1.0]
+    for name in "bc":
+        with pytest.raises(FormatError, match=r"^<bytes>: bytes 65544 to \d+ are altered"):
+            model[name]
+
+
 def names_place(error: FormatError, text: str) -> bool:
     return str(error).startswith("<bytes>: ") and text in str(error)
+
+
+def names_section(error: FormatError, data: bytes) -> bool:
+    """Whether it says which section of 'w' it is about, and where in the file that lies."""
+    found = re.search(r": tensor 'w', (codebook|affine|gaps|values): ", str(error))
+    span = Reader(data).directory.spans[1][found[1]] if found else None
+    return span is not None and str(error).endswith(f" (the section: bytes {span.start} to {span.stop})")
 
 
 @pytest.mark.parametrize("rule", WHOLE)
@@ -411,6 +489,7 @@ def test_one_tensor(rule: str) -> None:
         with pytest.raises(FormatError, match=text) as caught:
             fails()
         assert names_place(caught.value, "tensor 'w', ")
+        assert names_section(caught.value, data)
 
 
 @pytest.mark.parametrize("rule", METADATA)

@@ -135,5 +135,5 @@ def test_both_refuse_a_critical_section() -> None:
     data = build(Parts([], metadata=[(7, plain(b""))]))
     with pytest.raises(MalformedError):
         read(data)
-    with pytest.raises(dc.VersionError, match="critical section of kind 7"):
+    with pytest.raises(dc.VersionError, match="critical metadata section of kind 7"):
         dc.open(data)

@@ -37,6 +37,8 @@ class Parts:
     extra_directory: bytes = b""
     wrong_sum: int = 0
     wrong_crc: int = 0
+    count: int | None = None
+    directory_size: int | None = None
 
 
 def varint(value: int) -> bytes:
@@ -166,12 +168,13 @@ def build(parts: Parts) -> bytes:
     names = plain(simple_names(parts.entries)) if parts.names is None else parts.names
     records = plain(b"".join(e.record for e in parts.entries)) if parts.records is None else parts.records
     section = pack("".join(parts.tables)) if parts.table_section is None else parts.table_section
-    directory = varint(len(parts.entries)) + names + varint(len(parts.tables)) + varint(len(section)) + section + records
+    directory = varint(len(parts.entries) if parts.count is None else parts.count) + names
+    directory += varint(len(parts.tables)) + varint(len(section)) + section + records
     directory += varint(len(parts.metadata))
     for kind, content in parts.metadata:
         directory += varint(kind) + varint(len(content))
     for i in range(0, len(body), 65536):
         directory += u32(zlib.crc32(body[i : i + 65536]) ^ parts.wrong_sum)
     directory += parts.extra_directory
-    size = u32(len(directory))
+    size = u32(len(directory) if parts.directory_size is None else parts.directory_size)
     return parts.head + body + directory + size + u32(zlib.crc32(parts.head + directory + size) ^ parts.wrong_crc)
