@@ -253,7 +253,10 @@ class CompressedModel(Mapping[str, Any]):
         return describe(self._reader.directory, self.file_bytes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file to `path`; it appears whole or not at all. Raises StorageError."""
+        """Write the file to `path`; it appears whole or not at all, and until then an earlier one stays. Raises StorageError.
+
+        What a killed process leaves beside it, `.NAME.PID-RANDOM.tmp`, goes with the next save under that name.
+        """
         with atomic_file(path) as file:
             for start in range(0, self.file_bytes, _COPIED_AT_ONCE):
                 file.write(self._reader.source.read(start, _COPIED_AT_ONCE))

@@ -12,6 +12,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -386,3 +387,19 @@ def test_a_file_that_is_being_written_is_no_leftover(tmp_path: Path) -> None:
         assert path.read_bytes() == NEW
         assert sorted(tmp_path.iterdir()) == sorted([path, temporary])
     assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"slow", [path])
+
+
+def test_writers_of_one_file_at_once(tmp_path: Path) -> None:
+    """The last one to end has it; none fails, none takes another's unfinished file for a leftover."""
+    path = tmp_path / "model.dcz"
+    contents = [bytes([number]) * (1000 + number) for number in range(8)]
+
+    def work(content: bytes) -> None:
+        for _ in range(15):
+            with atomic_file(path) as file:
+                file.write(content)
+            assert path.read_bytes() in contents
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(work, contents))
+    assert list(tmp_path.iterdir()) == [path]
