@@ -53,7 +53,7 @@ $(VENV)/.installed-demo: $(INSTALLED_FROM)
 	@touch $@
 
 $(VENV)/.installed-test: $(INSTALLED_FROM)
-	PYTHON=$(PYTHON) scripts/install $(VENV) vision,plots,bench,test
+	PYTHON=$(PYTHON) scripts/install $(VENV) vision,plots,bench,test,transformers
 	@touch $@
 
 $(VENV)/.installed-fuzz: $(INSTALLED_FROM)

@@ -64,7 +64,7 @@ def wanted() -> set[str]:
         name = canonicalize_name(todo.pop().name)
         if name not in seen:
             seen.add(name)
-            needs = map(Requirement, _requires(name, optional=("bench", "fuzz")))
+            needs = map(Requirement, _requires(name, optional=("bench", "fuzz", "transformers")))
             todo += [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
     return seen
 
