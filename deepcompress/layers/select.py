@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -19,6 +20,8 @@ Model = nn.Module | Mapping[str, Tensor]
 _NORM_TYPE = re.compile(r"Norm([1-3]d)?$")  # BatchNorm2d, and those of other libraries: LlamaRMSNorm, LayerNorm2d
 _PARAMETRIZED = re.compile(r"^(?P<layer>.*?)\.?\bparametrizations\.(?P<leaf>[^.]+)\.original\d*$")
 _NAMES_SHOWN = 6
+# Scales that are powers of two, without a zero among them; and pairs of numbers, which are no elements.
+_NO_WEIGHTS = {getattr(torch, name, None) for name in ("float8_e8m0fnu", "float4_e2m1fn_x2")}
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def named_weights(model: Model) -> dict[str, Tensor]:
     Returns:
         name -> parameter, in the model's order, a tied one once under its first name. Of a state dict: its
         floating-point tensors, buffers among them, since nothing there tells them apart. Integer and complex tensors
-        are left out.
+        are left out, and the floating-point types that are scales (float8_e8m0fnu) or pairs (float4_e2m1fn_x2).
 
     Raises:
         ModelError: there are none, or a lazy module has not seen its first batch.
@@ -112,7 +115,7 @@ def floating_tensors(model: Model) -> dict[str, Tensor]:
     for name, tensor in named:
         if is_lazy(tensor):
             raise ModelError(f"{name!r} has no shape yet: pass one batch through the model first")
-        if isinstance(tensor, Tensor) and tensor.is_floating_point():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype not in _NO_WEIGHTS:
             tensors[name] = tensor
     return tensors
 

@@ -56,6 +56,12 @@ def test_the_prefix_of_data_parallel_goes_where_all_names_have_it(cli, tensors: 
     assert_holds(tmp_path / "some.dcz", some)
 
 
+def test_prefixes_of_compiled_models_are_left_out(cli, tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save({f"module._orig_mod.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "m.pt")
+    cli("compress", tmp_path / "m.pt", "-o", tmp_path / "m.dcz", "--lossless")
+    assert_holds(tmp_path / "m.dcz", tensors)
+
+
 def test_module_versions_survive_the_prefix(cli, tmp_path: Path) -> None:
     model = torch.nn.DataParallel(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4)))
     torch.save(model.state_dict(), tmp_path / "m.pt")

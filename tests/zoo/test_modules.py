@@ -236,6 +236,41 @@ def test_the_cases_tell_something() -> None:
         assert not torch.equal(outputs(one, kind)[0], outputs(other, kind)[0]), kind
 
 
+@every_module
+def test_trained_there_and_back(kind: str) -> None:
+    """Under masks, then the shared values."""
+    model, inputs = made(kind, 0), MODULES[kind][1]
+    if any(getattr(module, "sparse", False) for module in model.modules()):
+        pytest.skip("sparse gradients go with optimizers for them alone")
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return torch.stack([tensor.float().square().mean() for tensor in tensors_in(model(*batch))]).sum()
+
+    stages = [
+        ("prune", dc.Prune("percentile", q=0.4)),
+        ("retrain", dc.Retrain(1, 1e-3, "SGD")),
+        ("quantize", dc.KMeansQuantize(3)),
+        ("finetune", dc.Finetune(1, 1e-3, "SGD")),
+        ("encode", dc.HuffmanEncode()),
+    ]
+    result = dc.Pipeline(stages).run(model, train=[inputs] * 2, loss=loss, quiet=True)
+    assert same_bits(result.model, result.compressed.state_dict())
+    fresh = made(kind, 1)
+    result.compressed.load_into(fresh)
+    found, expected = outputs(fresh, kind), outputs(result.model.eval(), kind)  # type: ignore[union-attr]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e8m0fnu, torch.float4_e2m1fn_x2])
+def test_scales_and_packed_pairs_are_no_weights(dtype: torch.dtype) -> None:
+    """A power of two is never zero, and half a byte is no element: only their bytes are kept."""
+    held = torch.arange(64, dtype=torch.uint8).reshape(8, 8)
+    tensors = {"scales": held.view(dtype), "weight": torch.randn(8, 8)}
+    for stage in (dc.Prune("percentile", q=0.5), dc.Prune("filter_l1", sparsity=0.5), dc.KMeansQuantize(2), dc.AffineQuantize(2)):
+        pipeline = dc.Pipeline([("stage", stage), ("encode", dc.HuffmanEncode(leftovers="float16"))])
+        assert torch.equal(pipeline.run(tensors, quiet=True).compressed["scales"].view(torch.uint8), held)
+
+
 def test_ties_are_ties_in_the_file_and_afterwards() -> None:
     result = LOSSY.run(made("tied and shared", 0), quiet=True)
     assert result.compressed.ties == {"second.weight": "first.weight", "second.bias": "first.bias", "out.weight": "words.weight"}
