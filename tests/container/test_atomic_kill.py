@@ -62,6 +62,6 @@ def test_killed_at_every_instruction(folder: Path, tmp_path: Path) -> None:
 def test_killed_at_three_hundred_moments(folder: Path, tmp_path: Path) -> None:
     found = campaign("moments", folder, tmp_path, 300)
     assert found["kills"] == 300
-    assert min(found["outcomes"].values()) > 5
+    assert set(found["outcomes"]) == {"old", "new"}
     assert min(found["signals"].values()) > 30
     assert found["with_leftovers"] > 20
