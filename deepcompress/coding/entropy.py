@@ -27,8 +27,10 @@ def entropy(counts: NDArray[Any]) -> float:
     counts = np.asarray(counts)
     if counts.size and counts.min() < 0:
         raise ParameterError.of("counts", "entropy", "at least 0 everywhere", int(counts.min()))
-    used = counts[counts > 0].astype(np.float64)
+    used = np.sort(counts[counts > 0]).astype(np.float64)
     if len(used) < 2:
         return 0.0
-    shares = used / used.sum()
-    return float(-(shares * np.log2(shares)).sum())
+    most, rest = used[-1], used[:-1]
+    total, others = used.sum(), rest.sum()
+    # A share of nearly 1 has lost the digits that its logarithm is made of; the others' sum has them.
+    return float((rest * np.log2(total / rest)).sum() / total + most / total * np.log1p(others / most) / np.log(2))

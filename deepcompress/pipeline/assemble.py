@@ -126,7 +126,7 @@ class Assembly:
             shared = CompressedTensor.from_values(values, dtype, codebook)
         except ModelError as error:
             raise ModelError(f"{name}: {error}") from None
-        self.index_counts[name] = np.bincount(shared.symbols, minlength=codebook.k + 1)[1:]
+        self.index_counts[name] = count_symbols(shared.symbols, codebook.k + 1)[1:]  # bincount would make eight bytes of each
         return shared
 
     def _gridded(self, name: str, tensor: AffineTensor) -> AffineTensor:

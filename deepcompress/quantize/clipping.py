@@ -105,8 +105,9 @@ METHODS: dict[str, Callable[[Observed, Clipping], Grid]] = {
 
 def quantile(observed: Observed, share: float) -> float:
     """The value below which this share of the observed values lies, in [0, 1]; exact to the width of a bin."""
-    below = np.concatenate([[0], np.cumsum(observed.counts)])
-    value = np.interp(share * observed.total, below, observed.edges)
+    edges, counts = observed.bins()
+    below = np.concatenate([[0], np.cumsum(counts)])
+    value = np.interp(share * observed.total, below, edges)
     return float(min(max(value, observed.low), observed.high))
 
 
@@ -115,10 +116,10 @@ def expected_error(observed: Observed, grid: Grid) -> float:
 
     Zeros have none; other values count as spread evenly over their bin, cut to what was observed.
     """
-    edges = np.clip(observed.edges, observed.low, observed.high) / grid.scale
-    counts = np.array(observed.counts, np.float64)
+    places, counts = observed.bins()
+    edges = np.clip(places, observed.low, observed.high) / grid.scale
     if observed.zeros:
-        counts[-observed.start] -= observed.zeros
+        counts[np.searchsorted(places, 0.0, side="right") - 1] -= observed.zeros
     ends = (grid.lowest - grid.zero_point, grid.highest - grid.zero_point)
     widths = np.diff(edges)
     with np.errstate(over="ignore", invalid="ignore"):  # a range that is 1e200 times too short has an infinite error

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepcompress.prune.allocate import prune_masks
@@ -32,6 +32,7 @@ def test_shares_are_met_to_one_weight_and_ties_go_by_index(name: str, q: float) 
     assert mask.tolist() == plain_kept([abs(value) for value in exact(CASES[name])], round(q * len(weight)))
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.lists(st.floats(width=32, allow_nan=False), max_size=20), min_size=1, max_size=4),
     st.floats(0, 1),

@@ -100,6 +100,7 @@ def test_a_centroid_of_more_members_than_float32_can_count() -> None:
     assert math.isclose(quantization_error(values, centroids), float(expected), rel_tol=1e-12)
 
 
+@settings(deadline=None, max_examples=60)
 @given(_FLOATS, _FLOATS, st.integers(0, 12))
 @example(1.0000000000000002, 1.0000000000000009, 0)
 @example(1e-323, 2.5e-323, 0)
@@ -117,6 +118,7 @@ def test_limits_lie_where_fractions_say(one: float, other: float, steps: int) ->
     assert math.isinf(after := math.nextafter(limit, math.inf)) or Fraction(after) > middle
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(_FLOATS.filter(bool), min_size=2, max_size=6, unique=True), st.lists(_FLOATS, min_size=1, max_size=20))
 def test_values_go_to_the_nearest_centroid_as_fractions_say(levels: list[float], values: list[float]) -> None:
     centroids = np.sort(levels)
@@ -127,7 +129,7 @@ def test_values_go_to_the_nearest_centroid_as_fractions_say(levels: list[float],
     assert Codebook(centroids).assign(tried).tolist() == nearest
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(_FLOATS, min_size=1, max_size=12), st.integers(1, 4), st.sampled_from(sorted(INITS)))
 @example([*(5e-324 * step for step in range(1, 12)), 1.7e308], 4, "random")
 def test_any_finite_values_are_shared(values: list[float], k: int, init: str) -> None:

@@ -174,7 +174,8 @@ def test_bad_grids(fields: tuple[Any, ...], text: str) -> None:
 @given(tame, st.integers(2, 16), st.booleans())
 def test_min_max_clips_nothing(array: NDArray[Any], bits: int, symmetric: bool) -> None:
     grid = Clipping("minmax", bits, symmetric).grid(observed(array))
-    assert np.abs(grid.dequantize(grid.quantize(torch.from_numpy(array))).numpy() - array).max() <= grid.scale * 0.5000001
+    error = np.abs(grid.dequantize(grid.quantize(torch.from_numpy(array))).numpy() - array).max()
+    assert error <= grid.scale * 0.5000001 + np.spacing(np.abs(array).max())  # values on the grid are rounded to float32
 
 
 @given(tame, st.floats(0, 1))
