@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from deepcompress.tensors.wrappers import bare_names
+
 T = TypeVar("T")
 Loss = tuple[float, float | None]  # and the share that is right
 
@@ -79,7 +81,8 @@ def current_group() -> Group:
 
 
 def tensors_of(model: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every parameter and buffer, by name; those that a state dict leaves out among them."""
+    """Every parameter and buffer, by its name without those of wrappers; those that a state dict leaves out among them."""
     if isinstance(model, nn.Module):
-        return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        return {name: tensors[own] for own, name in bare_names(model, tensors).items()}
     return {name: value for name, value in model.items() if isinstance(value, Tensor)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,6 +177,46 @@ def test_training_in_a_wrapper_is_training(wrap: Callable[[nn.Module], Any]) -> 
     retrain = dc.Pipeline([("p", dc.Prune("percentile", q=0.5)), ("r", dc.Retrain(1, 0.1, "SGD")), ("e", dc.HuffmanEncode())])
     results = [retrain.run(model, train=train, quiet=True).compressed for model in (net(), wrap(net()))]
     assert results[0].to_bytes() == results[1].to_bytes()
+
+
+@every_wrapping
+def test_training_goes_on_with_a_wrapper_or_without(wrap: Callable[[nn.Module], Any], tmp_path: Path) -> None:
+    """A checkpoint has the names inside, too."""
+    settings, train = dc.TrainSettings(epochs=2, lr=0.1, optimizer="SGD", optimizer_options={"momentum": 0.9}), [(IMAGES, LABELS)]
+    plain = net()
+    dc.fit(plain, train, settings)
+
+    def stop(record: Any) -> None:
+        raise KeyboardInterrupt
+
+    for place, wrappings in enumerate([(wrap, bare), (bare, wrap)]):
+        first, second = (wrapping(net()) for wrapping in wrappings)
+        path = tmp_path / f"{place}.dcz"
+        with pytest.raises(KeyboardInterrupt):
+            dc.fit(first, train, settings, checkpoint=path, after_epoch=stop)
+        assert len(dc.fit(second, train, settings, checkpoint=path).epochs) == 2
+        assert same_bits(bare(second), plain)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, while it compiles
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_run_with_wrapped_parts_goes_on(inplace: bool, tmp_path: Path) -> None:
+    train = [(IMAGES, LABELS)]
+    pipeline = dc.Pipeline([("p", dc.Prune("percentile", q=0.5)), ("r", dc.Retrain(2, 0.1, "SGD")), ("q", dc.KMeansQuantize(3))])
+    expected = pipeline.run(net(), train=train, quiet=True).compressed.to_bytes()
+    calls = 0
+
+    def evaluate(model: nn.Module) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise ZeroDivisionError
+        return 0.0
+
+    with pytest.raises(ZeroDivisionError):
+        pipeline.run(in_part(), train=train, evaluate=evaluate, workdir=tmp_path, quiet=True, inplace=inplace)
+    result = pipeline.run(in_part(), train=train, evaluate=evaluate, workdir=tmp_path, quiet=True, inplace=inplace)
+    assert result.compressed.to_bytes() == expected
 
 
 def test_only_distributed_wrappers_are_taken_off_to_train() -> None:
