@@ -53,8 +53,8 @@ def _leading_zeros(typing: Any, word: Any) -> Any:
 
 def _load64_checked(data: Any, at: Any) -> Any:
     word = np.uint64(0)
-    for i in range(8):
-        word |= np.uint64(data[np.int64(at) + i]) << np.uint64(8 * i)
+    for i in range(8):  # unsigned, as an index below zero would count from the end
+        word |= np.uint64(data[np.uint64(at) + np.uint64(i)]) << np.uint64(8 * i)
     return word
 
 
@@ -64,7 +64,7 @@ def _store_checked(out: Any, at: Any, word: Any) -> Any:
 
     def store(out: Any, at: Any, word: Any) -> None:
         for i in range(size):
-            out[np.int64(at) + i] = np.uint8(np.uint64(word) >> np.uint64(8 * i))
+            out[np.uint64(at) + np.uint64(i)] = np.uint8(np.uint64(word) >> np.uint64(8 * i))
 
     return store
 
