@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 import deepcompress as dc
 from deepcompress.errors import FormatError
 from tests.attacks.mutants import LIMIT
@@ -26,7 +28,7 @@ def by_reference(data: bytes) -> Tensors | None:
     except MalformedError:
         return None
     bad: Tensors = {str(name): None for name in [*file.failed, *file.malformed] if isinstance(name, str)}
-    return bad | {name: tensor.data for name, tensor in file.tensors.items()}
+    return bad | {name: _settled(tensor.data, tensor.dtype) for name, tensor in file.tensors.items()}
 
 
 def by_package(data: bytes) -> Tensors | None:
@@ -37,7 +39,16 @@ def by_package(data: bytes) -> Tensors | None:
     found: Tensors = {}
     for name in model:
         try:
-            found[name] = model[name].tobytes()
+            array = model[name]
+            found[name] = _settled(array.tobytes(), (array.dtype.metadata or {}).get("torch_dtype", array.dtype.name))
         except FormatError:
             found[name] = None
     return found
+
+
+def _settled(data: bytes, dtype: str) -> bytes:
+    """The bytes with one NaN for all: where elements are widened, the format leaves open what becomes of a payload."""
+    if dtype not in ("float32", "float64"):
+        return data
+    values = np.frombuffer(data, dtype)
+    return np.where(np.isnan(values), np.array(np.nan, dtype), values).tobytes()
