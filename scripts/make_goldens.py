@@ -22,7 +22,7 @@ import numpy as np
 from deepcompress.container.layout import CODEC_PLANES, DTYPES, NARROWER
 from deepcompress.container.records import StreamRecord, TensorRecord
 from deepcompress.container.writer import Writer
-from deepcompress.tensors import planes, streams
+from deepcompress.tensors import cutting, planes, streams
 from deepcompress.tensors.affine import AffineTensor
 from deepcompress.tensors.build import Extras, Tie, write_model
 from deepcompress.tensors.codebook import Codebook
@@ -32,6 +32,7 @@ from deepcompress.tensors.encode import AnyTensor
 from deepcompress.tensors.model import CompressedModel
 from deepcompress.tensors.streams import Encoding
 
+MODULE_VERSIONS = {"": 3, "layers": 2, "layers.0.norm": 2, "layers.1": 5, "layers.1.norm": 2}
 FOLDER = Path(__file__).parent.parent / "tests" / "golden"
 Named = list[tuple[str, AnyTensor | Tie]]
 
@@ -199,6 +200,33 @@ def _planes() -> Named:
     ]
 
 
+def _sparse_values() -> Named:
+    """Of each dtype nonzeros as they are, and nonzeros in planes."""
+    raw = [(f"{kind.name}.raw", dense(kind.name, (1_200,), every=100)) for kind in DTYPES]
+    return [*raw, *((f"{kind.name}.planes", every(weights(kind.name, 400), 30)) for kind in DTYPES)]
+
+
+def _symbols() -> Named:
+    """Of each float codebooks and grids, with all weights and with few, of even and of skewed frequencies."""
+    tensors: Named = []
+    for dtype in ("float16", "bfloat16", "float32", "float64"):
+        tensors += [
+            (f"{dtype}.codebook", shared(dtype, (40, 15), 9)),
+            (f"{dtype}.codebook.pruned", shared(dtype, (60, 50), 9, 10)),
+            (f"{dtype}.grid", grid(dtype, (40, 15), 0, 15)),
+            (f"{dtype}.grid.pruned", grid(dtype, (60, 50), None, 15, 10)),
+            (f"{dtype}.affine", affine(dtype, (600,), None, 12)),
+        ]
+    return tensors
+
+
+def _modules() -> Named:
+    """Modules within modules, whose versions stand apart; and norms of one shape, the same but for their names."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    norms = [f"layers.{layer}.norm.{name}" for layer in range(2) for name in names]
+    return [("scale", dense("float32", ())), *((name, dense("float32", (4,))) for name in norms)]
+
+
 def _ties() -> Named:
     return [
         ("encoder.embed.weight", shared("float32", (12, 10), 7)),
@@ -229,7 +257,7 @@ def _grids_cut() -> bytes:
 def _cut() -> bytes:
     """Values in planes, in chunks of 128 words of two lanes each."""
     small = mock.patch.multiple(streams, _CHUNK_SYMBOLS=64, _SINGLE_LANE=1, _LANES=2)
-    with small, mock.patch.multiple(planes, _CHUNK_LOG2=7, _FEW=1, _LANES=2):
+    with small, mock.patch.multiple(cutting, _CHUNK_LOG2=7, _FEW=1, _LANES=2):
         return _file(_planes())
 
 
@@ -261,6 +289,10 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "planes_whole": lambda: _file(_planes()),
     "ties": lambda: _file(_ties(), extras=Extras({"naïve": "yes"}, {"stages": [1]}, {"encoder.embed": 1, "norm": 2})),
     "future": _future,
+    "sparse_values": lambda: _file(_sparse_values()),
+    "symbols": lambda: _file(_symbols()),
+    "symbols_fixed": lambda: _file(_symbols(), Encoding("fixed")),
+    "modules": lambda: _file(_modules(), extras=Extras(versions=MODULE_VERSIONS)),
 } | {f"lanes_{lanes}": lambda lanes=lanes: _chunked(lanes) for lanes in (1, 2, 4, 8, 16, 32)}
 
 

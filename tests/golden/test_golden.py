@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,25 @@ def test_they_cover_the_format() -> None:
     assert {kind.name for kind in layout.DTYPES} <= dtypes
     assert {(dtype, stored) for dtype, narrow in layout.NARROWER.items() for stored in narrow} <= dtypes
     assert geometries == set(range(6))
+
+
+def test_they_cover_each_kind_of_stream_with_each_dtype() -> None:
+    found, metadata = set(), set()
+    for name in EXPECTED:
+        with dc.open(FOLDER / f"{name}.dcz", framework="numpy") as model:
+            metadata |= set(model.inspect()["metadata_bytes"])
+            for record in model.records:
+                if record.values is not None:
+                    found.add((record.sparse is not None, record.value_map, record.values.codec, record.dtype))
+                    if record.sparse is not None:
+                        found.add(("gaps", record.sparse.stream.codec))
+    forms = [(layout.MAP_NONE, layout.CODEC_RAW), (layout.MAP_NONE, layout.CODEC_PLANES)]
+    values = {(sparse, *form, kind.name) for sparse in (True, False) for form in forms for kind in layout.DTYPES}
+    floats = ("float16", "bfloat16", "float32", "float64")
+    codecs, maps = (layout.CODEC_FIXED, layout.CODEC_HUFFMAN), (layout.MAP_CODEBOOK, layout.MAP_AFFINE)
+    symbols = {(sparse, *form, kind) for sparse in (True, False) for form in itertools.product(maps, codecs) for kind in floats}
+    assert values | symbols | {("gaps", codec) for codec in codecs} <= found
+    assert len(metadata) > len(layout.KNOWN_META)  # and one of a later version
 
 
 def test_the_script_overwrites_nothing(capsys: pytest.CaptureFixture[str]) -> None:
