@@ -31,9 +31,9 @@ with torch.no_grad():
     for parameter in model.parameters():
         parameter[parameter.abs() < parameter.abs().median()] = 0
 import deepcompress as dc
-steps = dc.Pipeline([("prune", dc.Prune("percentile", q=0.6)), ("quantize", dc.KMeansQuantize(bits=4)), ("encode", dc.HuffmanEncode())])
+shared = [("prune", dc.Prune("percentile", q=0.6)), ("quantize", dc.KMeansQuantize(bits=4)), ("encode", dc.HuffmanEncode())]
 torch.set_num_threads(int(sys.argv[1]))
-made = [steps.run(model).compressed.to_bytes(), dc.Pipeline([("encode", dc.Lossless())]).run(model).compressed.to_bytes()]
+made = [dc.Pipeline(stages).run(model).compressed.to_bytes() for stages in (shared, [("encode", dc.Lossless())])]
 print(*(hashlib.sha256(data).hexdigest() for data in made))
 """
 
