@@ -2,7 +2,7 @@
 
     python -m tests.zoo.classification                                   # all of them, the smallest first
     python -m tests.zoo.classification --only resnet18 vit_b_16          # these
-    python -m tests.zoo.classification --log tests/zoo/record.json       # and keep what was measured
+    python -m tests.zoo.classification --log tests/zoo/record.json       # keep what was measured, or go on there
 
 Weights are random: `weights=None` with a seed, and what an untrained network has as constants (biases, norms and their
 statistics, a transformer's head) is stirred, for else logits would be zeros and say nothing. The compressed model is let go
@@ -138,21 +138,39 @@ def there_and_back(name: str, folder: Path) -> Row:
     return Row(name, parameters, report.dense_bytes, size, round(time.perf_counter() - start, 2))
 
 
-def write_log(path: Path, rows: Sequence[Row], failed: Sequence[str], left_out: Sequence[str]) -> None:
-    """Keep what was measured, a model a line."""
-    head: dict[str, Any] = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "models": len(rows),
-        "failed": list(failed),
-        "left_out": list(left_out),
-        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20), 2),
+def environment() -> dict[str, Any]:
+    """What a log is of."""
+    return {
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": import_torchvision().__version__,
         "deepcompress": dc.__version__,
     }
-    lines = ",\n".join(f"  {json.dumps(asdict(row))}" for row in rows)
+
+
+def read_log(path: Path | None) -> tuple[list[Row], float]:
+    """What an earlier run found in the same environment, and its peak memory."""
+    if path is None or not path.exists():
+        return [], 0.0
+    kept = json.loads(path.read_text())
+    if not environment().items() <= kept.items():
+        return [], 0.0
+    return [Row(**row) for row in kept["rows"]], kept["peak_memory_gib"]
+
+
+def write_log(path: Path, rows: Sequence[Row], failed: Sequence[str], left_out: Sequence[str], peak: float) -> None:
+    """Keep what was measured, a model a line."""
+    mine = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+    head: dict[str, Any] = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "models": len(rows),
+        "failed": list(failed),
+        "left_out": list(left_out),
+        "peak_memory_gib": round(max(peak, mine), 2),
+        **environment(),
+    }
+    lines = ",\n".join(f"  {json.dumps(asdict(row))}" for row in sorted(rows, key=lambda row: row.parameters))
     text = json.dumps(head, indent=1)
     path.write_text(f'{text[:-2]},\n "rows": [\n{lines}\n ]\n}}\n')
 
@@ -161,11 +179,13 @@ def run(chosen: Iterable[str], most: int | None, log: Path | None) -> int:
     """Each of them in turn; the number that failed."""
     sizes = sorted((published_size(name), name) for name in chosen)
     left_out = [name for size, name in sizes if most is not None and size > most]
-    rows: list[Row] = []
+    earlier, peak = read_log(log)
+    rows = [row for row in earlier if row.name in {name for _, name in sizes}]
+    done = {*left_out, *(row.name for row in rows)}
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for _, name in sizes:
-            if name in left_out:
+            if name in done:
                 continue
             try:
                 rows.append(there_and_back(name, Path(folder)))
@@ -175,7 +195,7 @@ def run(chosen: Iterable[str], most: int | None, log: Path | None) -> int:
                 print(f"{name:<20} FAILED\n{traceback.format_exc()}", flush=True)
             gc.collect()
             if log is not None:
-                write_log(log, rows, failed, left_out)
+                write_log(log, rows, failed, left_out, peak)
     print(f"{len(rows)} of {len(sizes)} models came back in every bit; {len(failed)} failed {failed or ''}")
     if left_out:
         print(f"left out, as they have more than {most:,} parameters: {', '.join(left_out)}")
@@ -187,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.zoo.classification", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names(), help="these models (default: all)")
     parser.add_argument("--max-parameters", type=int, metavar="N", help="leave out larger ones, and say which")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="write what was measured, as JSON, after each model")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="what was measured, as JSON, after each model; go on there")
     given = parser.parse_args(arguments)
     return 1 if run(given.only or names(), given.max_parameters, given.log) else 0
 
