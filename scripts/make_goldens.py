@@ -237,6 +237,13 @@ def _ties() -> Named:
     ]
 
 
+def _versions() -> bytes:
+    """Versions of modules that hold tensors, and of those around them."""
+    names = ("features.block.conv.weight", "features.block.norm.weight", "features.bias", "head.inner.weight")
+    versions = {"": 2, "features": 1, "features.block": 3, "features.block.norm": 2, "head": 1, "head.inner": 300}
+    return _file([(name, dense("float32", (3,))) for name in names], extras=Extras(versions=versions))
+
+
 def _file(tensors: Named, encoding: Encoding | None = None, extras: Extras | None = None) -> bytes:
     file = io.BytesIO()
     write_model(file, tensors, encoding or Encoding(), extras)
@@ -288,6 +295,7 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "planes": _cut,
     "planes_whole": lambda: _file(_planes()),
     "ties": lambda: _file(_ties(), extras=Extras({"naïve": "yes"}, {"stages": [1]}, {"encoder.embed": 1, "norm": 2})),
+    "versions": _versions,
     "future": _future,
     "sparse_values": lambda: _file(_sparse_values()),
     "symbols": lambda: _file(_symbols()),
