@@ -19,10 +19,16 @@ class Arena:
 
     The system is asked for large pages: it hands out 102 MB in 51 steps then, instead of 25,000, in which threads would wait
     for each other.
+
+    Raises:
+        MemoryError: the system has not so much.
     """
 
     def __init__(self, size: int) -> None:
-        memory = mmap.mmap(-1, max(size, 1), **_PRIVATE)
+        try:
+            memory = mmap.mmap(-1, max(size, 1), **_PRIVATE)
+        except (OSError, OverflowError) as error:
+            raise MemoryError(f"Unable to allocate {size:,} bytes") from error
         with suppress(AttributeError, OSError):  # not on every system
             memory.madvise(mmap.MADV_HUGEPAGE)
         self._bytes = np.frombuffer(memory, np.uint8)

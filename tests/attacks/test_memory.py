@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from torch import nn
 
 import deepcompress as dc
+from deepcompress.errors import FormatError
 from deepcompress.tensors.arena import Arena
 from tests.attacks import memory
 from tests.attacks.fuzz import FACTOR
@@ -76,6 +78,18 @@ def test_three_times_what_is_declared(case: str) -> None:
     model = dc.load(data, framework="numpy", max_bytes=declared)
     model.numpy()  # kernels are compiled
     assert memory.allocated(model.numpy) <= FACTOR * declared + SLACK
+
+
+@pytest.mark.parametrize("numel", [2**46, 2**62])
+def test_more_than_there_can_be_is_a_memory_error_or_refused_before(numel: int) -> None:
+    """Four times so many bytes, of 60; `max_bytes` refuses what a caller does not expect."""
+    entries = [Entry(name, dense(0, U8, numel, b"", stream(3, 0, planes(constant_plane(8, 7)))).record, [b""]) for name in "abcd"]
+    model = dc.load(build(Parts(entries)))
+    for read in (model.numpy, model.state_dict, model.verify, lambda: model.load_into(nn.Linear(2, 2))):
+        with pytest.raises(MemoryError, match="Unable to allocate"):
+            read()
+    with pytest.raises(FormatError, match=f"^<bytes>: {4 * numel} bytes when decoded, at most 1000 are allowed$"):
+        dc.load(build(Parts(entries)), max_bytes=1_000)
 
 
 def test_pages_that_tracemalloc_does_not_see_are_measured() -> None:
