@@ -62,7 +62,7 @@ class Stream:
         """Which of the numbers are those of code-length tables."""
         if self.codec == layout.CODEC_PLANES:
             return [at + 2 for at, kind in self.planes() if kind == layout.PLANE_CODED and at + 2 < len(self.numbers)]
-        return [0] if self.codec == layout.CODEC_HUFFMAN else []
+        return [0] if self.codec == layout.CODEC_HUFFMAN and self.numbers else []
 
 
 @dataclass

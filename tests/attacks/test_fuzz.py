@@ -13,6 +13,7 @@ import pytest
 import deepcompress as dc
 from deepcompress.errors import FormatError
 from tests.attacks import coverage_guided, fuzz
+from tests.attacks.agreement import agree
 from tests.attacks.fuzz import CORPUS, BrokenError, Tally, campaign, check, mutant
 from tests.attacks.mutants import survives
 from tests.attacks.seeds import SEEDS
@@ -33,6 +34,7 @@ def test_thousands_of_mutants(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(CORPUS.iterdir()), ids=lambda path: path.stem)
 def test_what_was_found_once(path: Path) -> None:
     survives(path.read_bytes())
+    assert agree(path.read_bytes())
 
 
 def test_coverage_guided_fuzzing_is_left_out_with_a_line(
