@@ -37,6 +37,18 @@ made = [dc.Pipeline(stages).run(model).compressed.to_bytes() for stages in (shar
 print(*(hashlib.sha256(data).hexdigest() for data in made))
 """
 
+TRAINED = """
+import hashlib, sys
+import torch
+import deepcompress as dc
+from tests.pipeline.samples import digits, net
+torch.set_num_threads(int(sys.argv[1]))
+model = net()
+stages = [("gradual", dc.GradualPrune(2, 1e-2, sparsity=0.7)), ("share", dc.KMeansQuantize(3)), ("tune", dc.Finetune(1, 1e-3))]
+result = dc.Pipeline([*stages, ("encode", dc.HuffmanEncode())]).run(model, train=digits(), quiet=True)
+print(hashlib.sha256(result.compressed.to_bytes()).hexdigest())
+"""
+
 
 def large() -> samples.Named:
     """Tensors of many chunks, of every kind of stream."""
@@ -86,3 +98,15 @@ def test_processes_and_hash_seeds_change_no_byte() -> None:
         found.add(done.stdout)
     assert len(found) == 1
     assert len(found.pop().split()) == 2
+
+
+def test_training_changes_no_byte_for_the_same_seed_and_threads() -> None:
+    found = set()
+    for seed in ("0", "4242"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", TRAINED, "2"], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        found.add(done.stdout)
+    assert len(found) == 1
