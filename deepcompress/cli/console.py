@@ -29,6 +29,17 @@ class Outcome:
     status: int = DONE
 
 
+def add_max_bytes(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that decode: a few bytes may stand for a large tensor of equal values."""
+    parser.add_argument("--max-bytes", type=_at_least_0, metavar="N", help="refuse a file that says it decodes to more bytes")
+
+
+def _at_least_0(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a number of bytes, not {text!r}")
+    return int(text)
+
+
 def tell(outcome: Outcome, options: argparse.Namespace) -> None:
     """Print an outcome in the form that the options ask for."""
     if options.json:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepcompress.cli.console import Outcome, UsageError
+from deepcompress.cli.console import Outcome, UsageError, add_max_bytes
 from deepcompress.cli.shards import INDEX_KEY, SHARDED, ShardIndex
 from deepcompress.errors import ModelError
 
@@ -22,6 +22,7 @@ _Writer = Callable[["CompressedModel", str], int]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="the .dcz file")
+    add_max_bytes(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> Outcome:
     write = _writer(options.output)
     from deepcompress.tensors.model import open as open_model
 
-    with open_model(options.file, framework="numpy") as model:
+    with open_model(options.file, framework="numpy", max_bytes=options.max_bytes) as model:
         size = write(model, options.output)
         data = {"file": options.file, "output": options.output, "tensors": len(model), "bytes": size}
     return Outcome(data, f"wrote {options.output}: {len(model)} tensors, {size:,} bytes")

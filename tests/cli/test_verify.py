@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+import deepcompress as dc
+
 
 def test_a_good_file(cli, compressed: Path) -> None:
     size = compressed.stat().st_size
@@ -25,3 +29,15 @@ def test_no_altered_byte_and_no_truncation_passes(cli, compressed: Path, tmp_pat
             ended = cli("verify", bad)
             assert ended.status == 1, place
             assert str(bad) in ended.err
+
+
+@pytest.mark.parametrize("command", [["verify"], ["expand", "-o", "out.safetensors"]])
+def test_a_file_that_says_it_decodes_to_more_is_refused(
+    cli, compressed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    size = dc.open(compressed).dense_bytes
+    assert cli(*command, compressed, "--max-bytes", str(size)).status == 0
+    ended = cli(*command, compressed, "--max-bytes", str(size - 1))
+    assert (ended.status, ended.err) == (1, f"deepcompress: error: {compressed}: {size} bytes when decoded, at most {size - 1} are allowed\n")
+    assert cli(*command, compressed, "--max-bytes", "-1").status == 2
