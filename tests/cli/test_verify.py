@@ -39,5 +39,6 @@ def test_a_file_that_says_it_decodes_to_more_is_refused(
     size = dc.open(compressed).dense_bytes
     assert cli(*command, compressed, "--max-bytes", str(size)).status == 0
     ended = cli(*command, compressed, "--max-bytes", str(size - 1))
-    assert (ended.status, ended.err) == (1, f"deepcompress: error: {compressed}: {size} bytes when decoded, at most {size - 1} are allowed\n")
+    said = f"deepcompress: error: {compressed}: {size} bytes when decoded, at most {size - 1} are allowed\n"
+    assert (ended.status, ended.err) == (1, said)
     assert cli(*command, compressed, "--max-bytes", "-1").status == 2
