@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import deepcompress as dc
+from deepcompress.vision import import_torchvision
 from tests.zoo import classification
 from tests.zoo.classification import UnequalError, build, main, names, there_and_back
 
@@ -39,9 +40,13 @@ def test_there_and_back(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_list_is_torchvisions() -> None:
+def test_the_list_is_torchvisions_and_all_of_it_was_run() -> None:
     assert len(names()) >= 80
     assert set(SMALL) < set(names())
+    record = json.loads(Path(classification.__file__).with_name("record.json").read_text())
+    assert (record["failed"], record["left_out"]) == ([], [])
+    if import_torchvision().__version__ == record["torchvision"]:
+        assert {row["name"] for row in record["rows"]} == set(names())
 
 
 class Forgetful(nn.Linear):
