@@ -25,7 +25,7 @@ help:
 	@echo 'make test    ruff, mypy and pytest, as CI runs them'
 	@echo 'make labs    every lab of examples/ with --quick (no data needed, minutes); results in runs/quick/'
 	@echo 'make fuzz    a million damaged files: each is refused, or a model that is whole (ten minutes)'
-	@echo 'make zoo     every classifier of torchvision: compress, save, load, equal logits (half an hour, 7 GB of memory)'
+	@echo 'make zoo     every classifier of torchvision: compress, save, load, equal logits (half an hour, 9 GB of memory)'
 	@echo 'make many    a layer of 100 million weights, and streams of more than 2^31 bits (two minutes, 4 GB)'
 	@echo 'make bench   all benchmarks, and one table of their rows; JSON and plots in benchmarks/results/'
 	@echo 'make clean   remove $(VENV)/ and caches'
