@@ -109,6 +109,18 @@ def killed_at_instructions(folder: Path, old: bytes, new: bytes) -> dict[str, An
         with_leftovers += bool(leftovers(folder))
 
 
+def stopped_by(child: int, number: int) -> int:
+    """Send the signal, and again after a second: Python drops a KeyboardInterrupt that meets it in a destructor."""
+    while True:
+        os.kill(child, number)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return status
+            time.sleep(0.0005)
+
+
 def killed_at_moments(folder: Path, old: bytes, new: bytes, kills: int) -> dict[str, Any]:
     """Kill, at any moment, a process that saves two models in turns over one file."""
     path, choose = folder / "model.dcz", random.Random(0)
@@ -127,8 +139,7 @@ def killed_at_moments(folder: Path, old: bytes, new: bytes, kills: int) -> dict[
         child = forked(work)
         number = choose.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
         time.sleep(choose.uniform(0.0005, 0.01))
-        os.kill(child, number)
-        _, status = os.waitpid(child, 0)
+        status = stopped_by(child, number)
         outcomes[check(folder, whole)] += 1
         if number == signal.SIGINT:
             assert os.WEXITSTATUS(status) == 3

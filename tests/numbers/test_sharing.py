@@ -122,7 +122,7 @@ def test_limits_lie_where_fractions_say(one: float, other: float, steps: int) ->
 @given(st.lists(_FLOATS.filter(bool), min_size=2, max_size=6, unique=True), st.lists(_FLOATS, min_size=1, max_size=20))
 def test_values_go_to_the_nearest_centroid_as_fractions_say(levels: list[float], values: list[float]) -> None:
     centroids = np.sort(levels)
-    beside = [float(np.nextafter(limit, to)) for limit in midpoints(centroids) for to in (-np.inf, np.inf)]
+    beside = [math.nextafter(limit, to) for limit in midpoints(centroids).tolist() for to in (-math.inf, math.inf)]
     tried = np.array([*values, *(value for value in beside if math.isfinite(value)), *midpoints(centroids)])
     places = exact(centroids)
     nearest = [min(range(len(places)), key=lambda i: (abs(value - places[i]), i)) for value in exact(tried)]
