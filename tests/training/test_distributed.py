@@ -35,9 +35,12 @@ QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONW
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], Path]:
     """What both ranks found, in one run of torchrun, and the folder with their files."""
-    out = tmp_path_factory.mktemp("ranks")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT), str(out)]
-    done = subprocess.run(torchrun, capture_output=True, text=True, env=QUIET, timeout=120, check=False)
+    for _ in range(2):
+        out = tmp_path_factory.mktemp("ranks")
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT), str(out)]
+        done = subprocess.run(torchrun, capture_output=True, text=True, env=QUIET, timeout=240, check=False)
+        if "terminate called without an active exception" not in done.stderr:  # torch's own threads, once in many runs
+            break
     assert done.returncode == 0, done.stderr
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)], out
 
