@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from deepcompress.pipeline.sensitivity import sensitivity_scan
     from deepcompress.pipeline.stages import (
         AffineQuantize,
+        ContextEncode,
         Finetune,
         GradualPrune,
         HuffmanEncode,
@@ -78,6 +79,7 @@ _HOMES = {
     "Pipeline": "pipeline.pipeline",
     "Result": "pipeline.pipeline",
     "AffineQuantize": "pipeline.stages",
+    "ContextEncode": "pipeline.stages",
     "Finetune": "pipeline.stages",
     "GradualPrune": "pipeline.stages",
     "HuffmanEncode": "pipeline.stages",
@@ -109,6 +111,7 @@ __all__ = [
     "Checkpoint",
     "Codebook",
     "CompressedModel",
+    "ContextEncode",
     "DeepCompressError",
     "Finetune",
     "FixedPointModel",

@@ -39,15 +39,17 @@ class LaneCoder(Protocol):
         """Bits that each symbol takes at least; bounds the symbols that a section can hold."""
         ...
 
-    def encode_chunks(self, symbols: Symbols, counts: Counts, lanes: int) -> tuple[Bytes, Counts]:
+    def encode_chunks(self, symbols: Symbols, counts: Counts, lanes: int, first: int = 0) -> tuple[Bytes, Counts]:
         """Chunks of `counts` symbols, (C,) that sum to len(symbols), back to back, and the bytes of each.
+
+        `first`: how many symbols of the stream come before these, for a coder that goes by their places.
 
         Raises:
             ParameterError: a symbol that the coder has no bits for.
         """
         ...
 
-    def decode_lanes(self, data: Bytes, rows: Rows, out: Symbols) -> None:
+    def decode_lanes(self, data: Bytes, rows: Rows, out: Symbols, first: int = 0) -> None:
         """Decode lanes.
 
         Args:
@@ -55,6 +57,7 @@ class LaneCoder(Protocol):
             rows: (n, 4), n > 0, a lane's bytes, from and to, and where its symbols come in `out`, from and to. Each lane lies
                 within `data`; their symbols are back to back, from the first of `out` on, and within it.
             out: uint8, uint16 or uint32.
+            first: how many symbols of the stream come before these.
 
         Raises:
             FormatError: a lane does not hold exactly the bytes of its symbols, or they do not fit `out`'s type.
@@ -93,7 +96,7 @@ class TableLanes(LaneCoder):
         """The bytes of one lane. Raises ParameterError as `encode_chunks` does."""
         return self.encode_chunks(symbols, np.array([len(symbols)], np.int64), 1)[0]
 
-    def encode_chunks(self, symbols: Symbols, counts: Counts, lanes: int) -> tuple[Bytes, Counts]:
+    def encode_chunks(self, symbols: Symbols, counts: Counts, lanes: int, first: int = 0) -> tuple[Bytes, Counts]:
         symbols = self._checked(as_symbols(symbols, "symbols", f"{type(self).__name__}.encode"))
         room = (self.longest * len(symbols) >> 3) + (4 * lanes + lanes) * len(counts) + kernels.SLACK
         out, sizes = np.empty(room, np.uint8), np.empty(len(counts), np.int64)
@@ -119,7 +122,7 @@ class TableLanes(LaneCoder):
         """Fill `out` from the one lane data[start:end]. Raises FormatError as `decode_lanes` does."""
         self.decode_lanes(data, np.array([[start, end, 0, len(out)]], np.int64), out)
 
-    def decode_lanes(self, data: Bytes, rows: Rows, out: Symbols) -> None:
+    def decode_lanes(self, data: Bytes, rows: Rows, out: Symbols, first: int = 0) -> None:
         total, size = int(rows[-1, 3]), out.dtype.itemsize
         if total:
             self._check_fits(out)
@@ -220,7 +223,7 @@ class HuffmanLanes(TableLanes):
                 raise ParameterError.of("symbols", "HuffmanLanes.encode", expected, absent[0])
         return symbols
 
-    def decode_lanes(self, data: Bytes, rows: Rows, out: Symbols) -> None:
+    def decode_lanes(self, data: Bytes, rows: Rows, out: Symbols, first: int = 0) -> None:
         super().decode_lanes(data, rows, out)
         if len(self.code.ordered) == 1 and any(data[low:high].any() for low, high in rows[:, :2].tolist()):
             raise FormatError("a one bit where the code's only codeword is a zero bit")
@@ -280,7 +283,7 @@ class FixedLanes(TableLanes):
             raise ParameterError.of("symbols", "FixedLanes.encode", expected, f"{low} to {top}")
         return sealed(symbols - symbols.dtype.type(self.base)) if self.base else symbols
 
-    def decode_lanes(self, data: Bytes, rows: Rows, out: Symbols) -> None:
+    def decode_lanes(self, data: Bytes, rows: Rows, out: Symbols, first: int = 0) -> None:
         """As fields can hold symbols that the code's user has no use for, those are refused only where they occur."""
         most = np.iinfo(out.dtype).max
         if self.largest <= most:

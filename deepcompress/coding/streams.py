@@ -118,8 +118,8 @@ def encode_stream(symbols: Symbols, coder: LaneCoder, lanes: int, counts: Counts
     stops = np.cumsum(counts)
 
     def encode(first: int, last: int) -> tuple[Bytes, Counts]:
-        run = symbols[stops[first] - counts[first] : stops[last - 1]]
-        return coder.encode_chunks(run, counts[first:last], lanes)
+        start = int(stops[first] - counts[first])
+        return coder.encode_chunks(symbols[start : stops[last - 1]], counts[first:last], lanes, start)
 
     parts = pool.share(len(counts), encode)
     tables = []
@@ -168,8 +168,9 @@ class Stream:
     def _decode(self, first: int, last: int, out: Symbols) -> None:
         rows = self.rows[self.firsts[first] : self.firsts[last]].copy()
         if len(rows):
-            rows[:, 2:] -= rows[0, 2]
-            self.coder.decode_lanes(self.section, rows, out)
+            start = int(rows[0, 2])
+            rows[:, 2:] -= start
+            self.coder.decode_lanes(self.section, rows, out, start)
 
     def _decode_alone(self, chunk: int, out: Symbols) -> None:
         try:

@@ -12,8 +12,8 @@ import struct
 from dataclasses import dataclass
 
 MAGIC = b"\xdcDCZ"  # not ASCII in its first byte, and no UTF-8: a mangled transfer shows at once
-MAJOR, MINOR = 1, 2  # what this reader knows
-PLAIN_MINOR = 1  # of a file without flags: what it needs
+MAJOR, MINOR = 1, 3  # what this reader knows
+PLAIN_MINOR, FLAGS_MINOR, CONTEXT_MINOR = 1, 2, 3  # what a file needs: without flags; with some; with streams of codec 4
 ONE_OFFSET_USED = 0x0001  # in the head: records may have the flag ONE_OFFSET
 KNOWN_FLAGS = ONE_OFFSET_USED  # bits of the head that a reader must know
 HEAD = struct.Struct("<4sBBH")  # magic, major, minor, flags
@@ -55,7 +55,7 @@ WORDS = {
 }
 
 MAP_NONE, MAP_CODEBOOK, MAP_AFFINE = 0, 1, 2
-CODEC_RAW, CODEC_FIXED, CODEC_HUFFMAN, CODEC_PLANES = 0, 1, 2, 3
+CODEC_RAW, CODEC_FIXED, CODEC_HUFFMAN, CODEC_PLANES, CODEC_CONTEXT = 0, 1, 2, 3, 4
 PLANE_PLAIN, PLANE_CONSTANT, PLANE_CODED = 0, 1, 2
 MAX_CODED_PLANE = 16
 

@@ -182,7 +182,7 @@ def read_record(cursor: Cursor, name: str, earlier: list[TensorRecord]) -> Tenso
     count = sparse.nonzeros if sparse else layout.numel(shape)
     raw_length = count * DTYPE_OF_NAME[stored].itemsize if value_map == layout.MAP_NONE else None
     values = StreamRecord.unpack(cursor, raw_length)
-    if value_map == layout.MAP_NONE and values.codec in (layout.CODEC_FIXED, layout.CODEC_HUFFMAN):
+    if value_map == layout.MAP_NONE and values.codec in (layout.CODEC_FIXED, layout.CODEC_HUFFMAN, layout.CODEC_CONTEXT):
         raise cursor.error(f"codec {values.codec} stores symbols, and there is no value map for them")
     return TensorRecord(name, dtype, shape, stored, value_map, size, axis, sparse, values, one_offset=one_offset)
 

@@ -27,12 +27,13 @@ Section = Piece | list[NDArray[np.uint8]]  # whole or in pieces
 class Writer:
     """Takes tensors one by one and keeps none of them, so that a file may be larger than memory.
 
-    `flags`: of the head, which is written before any record that they announce.
+    `flags` and `minor`, the least version that knows the file: of the head, which is written before any record that they announce.
     """
 
-    def __init__(self, file: BinaryIO, flags: int = 0) -> None:
+    def __init__(self, file: BinaryIO, flags: int = 0, minor: int = layout.PLAIN_MINOR) -> None:
         self._file = file
-        self._head = layout.HEAD.pack(layout.MAGIC, layout.MAJOR, layout.MINOR if flags else layout.PLAIN_MINOR, flags)
+        minor = max(minor, layout.FLAGS_MINOR if flags else layout.PLAIN_MINOR)
+        self._head = layout.HEAD.pack(layout.MAGIC, layout.MAJOR, minor, flags)
         self._offset = len(self._head)
         self._records: list[TensorRecord] = []
         self._metadata: list[MetaSection] = []

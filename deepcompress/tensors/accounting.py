@@ -16,7 +16,10 @@ from deepcompress.tensors.cost import BitCount
 from deepcompress.tensors.planes import coded_planes
 from deepcompress.tensors.streams import chunk_count
 
-_CODECS = {layout.CODEC_RAW: "raw", layout.CODEC_FIXED: "fixed", layout.CODEC_HUFFMAN: "huffman", layout.CODEC_PLANES: "planes"}
+_CODECS = {
+    layout.CODEC_RAW: "raw", layout.CODEC_FIXED: "fixed", layout.CODEC_HUFFMAN: "huffman", layout.CODEC_PLANES: "planes",
+    layout.CODEC_CONTEXT: "context",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def _tensor_bits(record: TensorRecord, spans: dict[str, Span]) -> BitCount:
 
 def _chunk_table(record: TensorRecord, stream: StreamRecord | None, *, dense: bool) -> int:
     """Bits of the table of chunk lengths (and symbol counts, where the shape does not give them)."""
-    if stream is None or stream.codec not in (layout.CODEC_FIXED, layout.CODEC_HUFFMAN):
+    if stream is None or stream.codec not in (layout.CODEC_FIXED, layout.CODEC_HUFFMAN, layout.CODEC_CONTEXT):
         return 0
     chunks = chunk_count(record.numel, stream.geometry & 31)
     bits = (32 if dense else 64) * chunks

@@ -46,7 +46,8 @@ def write_model(
         ParameterError: metadata that are no strings, or a recipe that has no JSON form.
     """
     metadata = _pack_metadata(extras or Extras())
-    writer, tables = Writer(file, layout.ONE_OFFSET_USED if encoding.one_offset else 0), Tables(encoding)
+    minor = layout.CONTEXT_MINOR if encoding.coder == "context" else layout.PLAIN_MINOR
+    writer, tables = Writer(file, layout.ONE_OFFSET_USED if encoding.one_offset else 0, minor), Tables(encoding)
     records: dict[str, TensorRecord] = {}
     places: dict[str, int] = {}
     for name, tensor in tensors:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from deepcompress.coding import pool
 from deepcompress.coding.bits import sealed, symbol_dtype
 from deepcompress.coding.gaps import check_walk, place
-from deepcompress.coding.streams import Geometry, Stream, open_stream
+from deepcompress.coding.streams import Geometry, LaneCoder, Stream, open_stream
 from deepcompress.container import layout
 from deepcompress.container.directory import Lengths
 from deepcompress.container.records import Sparse, StreamRecord, TensorRecord
 from deepcompress.errors import FormatError
+from deepcompress.tensors.contexts import open_context
 from deepcompress.tensors.elements import Array, numpy_dtype, widen
 from deepcompress.tensors.maps import Grid, Lookup, alphabet_of, look_up, open_map, value_table
 from deepcompress.tensors.planes import decode_planes
@@ -214,7 +215,10 @@ class _Decoder:
         """
         if record is None:
             raise FormatError("a tie has no values of its own")
-        coder = open_coder(record, self.tables, alphabet)
+        if record.codec == layout.CODEC_CONTEXT and kind == "values":
+            coder: LaneCoder = open_context(self.record, record)
+        else:
+            coder = open_coder(record, self.tables, alphabet)
         section, geometry = self.sections[kind], Geometry.unpack(record.geometry)
         chunks = chunk_count(self.record.numel, geometry.chunk_log2)
         if chunks > 1 and 4 * chunks > len(section):

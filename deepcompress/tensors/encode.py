@@ -18,6 +18,7 @@ from deepcompress.container.records import Sparse, StreamRecord, TensorRecord
 from deepcompress.errors import ModelError
 from deepcompress.tensors.affine import AffineTensor
 from deepcompress.tensors.compressed import CompressedTensor, DenseTensor, centroid_elements
+from deepcompress.tensors.contexts import encode_context
 from deepcompress.tensors.cutting import encode_planes, plan_planes
 from deepcompress.tensors.elements import Array, bfloat16_to_float32
 from deepcompress.tensors.streams import StreamPlan, Tables, choose_geometry, dense_counts
@@ -94,9 +95,12 @@ def _encode_shared(name: str, tensor: CompressedTensor, tables: Tables) -> Encod
     if gaps and kept:
         bits["gaps"] = gaps.bits + kept.total + 8 * len(centroids)
     best = min(bits, key=lambda kind: bits[kind])
+    base = TensorRecord(name, tensor.dtype, tensor.shape, tensor.stored, layout.MAP_CODEBOOK, tensor.codebook.k)
+    below = int(np.count_nonzero(tensor.codebook.centroids < 0))
+    if encoded := _by_contexts(base, {"codebook": centroids}, tensor.symbols, (None, below), bits[best], tables):
+        return encoded
     if best == "raw":
         return _encode_dense_values(name, DenseTensor(tensor.to_dense(), tensor.dtype, tensor.dtype), tables)
-    base = TensorRecord(name, tensor.dtype, tensor.shape, tensor.stored, layout.MAP_CODEBOOK, tensor.codebook.k)
     if best == "gaps" and gaps:
         counts[0] = 0
         return _sparse_symbols(base, {"codebook": centroids}, gaps, (gaps.nonzeros.kept, counts, base.size + 1), tables)
@@ -119,11 +123,26 @@ def _encode_affine(name: str, tensor: AffineTensor, tables: Tables) -> Encoded:
         counts = count_symbols(kept)
         bits["gaps"] = gaps.bits + tables.plan(counts, layout.MAX_CENTROIDS).total + 8 * len(parameters)
     best = min(bits, key=lambda kind: bits[kind])
+    zero = min(max(int(np.median(offsets)), 0), layout.MAX_CENTROIDS - 1) if len(offsets) else 0
+    if encoded := _by_contexts(base, {"affine": parameters}, tensor.symbols, (zero, 0), bits[best], tables):
+        return encoded
     if best == "raw":
         return _encode_dense_values(name, DenseTensor(tensor.to_dense(), tensor.dtype, tensor.dtype), tables)
     if best == "gaps" and gaps:
         return _sparse_symbols(base, {"affine": parameters}, gaps, (kept, counts, layout.MAX_CENTROIDS), tables)
     return _dense_symbols(base, {"affine": parameters}, tensor.symbols, dense, tables)
+
+
+def _by_contexts(
+    base: TensorRecord, sections: Mapping[str, bytes], symbols: Array, around: tuple[int | None, int], bits: int, tables: Tables
+) -> Encoded | None:
+    """All symbols by contexts, where the file is to be small and that takes fewer than `bits`; `around`: see `encode_context`."""
+    if tables.encoding.coder != "context" or not len(symbols):
+        return None
+    stream, section = encode_context(base, symbols, *around)
+    if 8 * (len(section) + sum(map(len, sections.values()))) >= bits:
+        return None
+    return Encoded(replace(base, values=stream), {**sections, "values": section})
 
 
 def _plan_levels(tensor: AffineTensor, tables: Tables) -> _GapPlan | None:
@@ -159,7 +178,7 @@ def _encode_dense_values(name: str, tensor: DenseTensor, tables: Tables) -> Enco
 def _encode_values(flat: Array, stored: str, tables: Tables) -> tuple[Section, StreamRecord]:
     """Values as planes, where that is smaller than as they are."""
     size = len(flat) * DTYPE_OF_NAME[stored].itemsize
-    if size > _LEAST_SAVED and tables.encoding.coder == "huffman":
+    if size > _LEAST_SAVED and tables.encoding.coder != "fixed":
         plan = plan_planes(flat, stored, tables)
         if plan.bits < 8 * (size - _LEAST_SAVED):
             record, section = encode_planes(flat, plan, tables)

@@ -28,7 +28,8 @@ _ABSENT = 255  # above every code length
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the symbols of a file are coded: `coder` "huffman" or "fixed" (bit-packed), Huffman codes of at most so many bits.
+    """How the symbols of a file are coded: `coder` "huffman", "context" (by contexts where that is shorter, else by Huffman) or
+    "fixed" (bit-packed); Huffman codes of at most so many bits.
 
     `one_offset`: the file may say once what offset the channels of a grid share, which readers before 1.2 do not know.
     """
@@ -69,7 +70,7 @@ class Tables:
     def plan(self, counts: Counts, alphabet: int) -> StreamPlan:
         """The cheapest coder for symbols below `alphabet` that occur `counts[s]` times; nothing is added to the tables yet."""
         plans = [_fixed_plan(counts)]
-        if self.encoding.coder == "huffman" and counts.any():
+        if self.encoding.coder != "fixed" and counts.any():
             plans += self._huffman_plans(counts, alphabet)
         return min(plans, key=lambda plan: plan.total)
 
