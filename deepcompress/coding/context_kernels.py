@@ -1,8 +1,11 @@
-"""The loop of `context`: one for writing and reading, so that both learn alike."""
+"""The loop of `context`: one for writing and reading, so that both learn alike. FORMAT.md says the same in words."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from deepcompress.coding.jit import inline, jit
 
@@ -10,90 +13,69 @@ _SCALE = 256  # of the logistic domain: steps for a factor of e
 _FAR = 2_815  # its ends, a chance of 1 in 60,000
 _UNIT = 1 << 16  # of chances as the coder uses them, and of mixing weights
 _FINE = 22  # bits of a chance as it is learned
-_LIMIT = 250  # after so many events a chance moves by 1 / 250 of what is new
-_RATES = np.array([10 * _UNIT // (10 * seen + 16) for seen in range(_LIMIT + 1)], np.int64)
-_LEAST = 48  # of a mixed chance, in 65,536ths
-_MIX_RATE, _MIX_SHIFT = 3, 18
-_STEPS = 25  # of a density
+_LIMIT = 250  # after so many answers a chance moves by 1 / 250 of what is new
+_LEAST = 48  # of a mixed chance, in 65,536ths; 1 less the same is the most
+_MIX_RATE, _MIX_SHIFT = 3, 18  # how fast mixing weights follow
+_DENSEST = 24  # step of a density where nearly nothing is left
 _UNARY = 14  # questions after a level's size, before the rest is said in bits
-_REST = 17  # bits of it at most
+_REST_BITS = 16  # of the rest, at most
+
+# Contexts of each question, and how many values one can have.
+_ZERO, _SIGN, _SIZE, _TAIL = (10, 1_024), (4, 96), (7, 1_408), (1, _REST_BITS)
 
 
-def _logistic() -> np.ndarray:
-    """65,536 / (1 + e^(-x / 256)) for x from -_FAR to _FAR, rounded down; in whole numbers of 200 bits."""
+def _logistic() -> NDArray[np.int64]:
+    """65,536 / (1 + e^(-x / 256)), rounded down, for x from -_FAR to _FAR; in whole numbers of 200 bits."""
     one = 1 << 200
-    step, term, count = one, one, 1  # e^(1 / 256) as its series
+    step, term, count = one, one, 1  # e^(1 / 256) by its series
     while term := term // (_SCALE * count):
         step, count = step + term, count + 1
-    power, found = one, []
+    power, upper = one, []
     for _ in range(_FAR + 1):
-        found.append(power)
+        upper.append(_UNIT * power // (power + one))
         power = power * step // one
-    positive = [_UNIT * p // (p + one) for p in found]
-    return np.array([_UNIT - 1 - p for p in positive[:0:-1]] + positive, np.int64)
+    return np.array([_UNIT - 1 - chance for chance in upper[:0:-1]] + upper, np.int64)
 
 
-def _logit(squash: np.ndarray) -> np.ndarray:
-    """For chances in 4,096ths, plus a half, the place in the logistic domain: the last whose chance is not above."""
-    return (np.searchsorted(squash, 16 * np.arange(4_096) + 8, side="right") - 1 - _FAR).astype(np.int64)
-
-
-_SQUASH = _logistic()
-_STRETCH = _logit(_SQUASH)
-
-# What each question's contexts can be; a question has a row of mixing weights, or one for each size.
-_ZERO, _SIGN, _SIZE, _TAIL = 10, 4, 5, 1
-_ZERO_SLOTS, _SIGN_SLOTS, _SIZE_SLOTS, _TAIL_SLOTS = 1_024, 96, 2_048, 64
+_SQUASHED = _logistic()
+# For a chance from i to i + 1 in 4,096ths: the last place in the logistic domain whose chance is not above i + 1/2.
+_STRETCHED = (np.searchsorted(_SQUASHED, 16 * np.arange(4_096) + 8, side="right") - 1 - _FAR).astype(np.int64)
+_RATES = np.array([10 * _UNIT // (10 * seen + 16) for seen in range(_LIMIT + 1)], np.int64)
 
 
 @inline
-def _steps(part: int, whole: int) -> int:
-    """How dense: 0 for nothing known, then two steps for each factor of 2, 1 for all."""
+def _bit_length(number: int) -> int:
+    length = 0
+    while number:
+        length += 1
+        number >>= 1
+    return length
+
+
+@inline
+def _density(part: int, whole: int) -> int:
+    """How dense, in steps: 0 where nothing is known, then two steps for each factor of 2; 1 is for all."""
     if whole == 0:
         return 0
     share = ((10 * part + 4) << 20) // (10 * (whole + 1))
-    log = 0
-    rest = share
+    log, rest = 0, share
     for shift in (16, 8, 4, 2, 1):
         if rest >> shift:
             rest >>= shift
             log += shift
     step = 2 * (20 - log) - ((share >> (log - 1)) & 1 if log else 0)
-    return min(max(step, 0), _STEPS - 2) + 1
+    return min(max(step, 0), _DENSEST - 1) + 1
 
 
 @inline
-def _size_of(count: int) -> int:
-    log = 0
-    while count:
-        log += 1
-        count >>= 1
-    return log
+def _sign(level: int) -> int:
+    return 1 + (level > 0) - (level < 0)
 
 
 @inline
-def _mixed(slots, count, chances, weights, row, inputs):  # type: ignore[no-untyped-def]
-    """The mixture's place in the logistic domain."""
-    total = 0
-    for i in range(count):
-        inputs[i] = _STRETCH[chances[i, slots[i]] >> (_FINE - 12)]
-        total += weights[row, i] * inputs[i]
-    return min(max(total >> 16, -_FAR), _FAR)
-
-
-@inline
-def _learn(bit, chance, slots, count, chances, seen, weights, row, inputs):  # type: ignore[no-untyped-def]
-    error = ((bit << 16) - chance) * _MIX_RATE
-    for i in range(count):
-        slot = slots[i]
-        weights[row, i] += (error * inputs[i] + (1 << (_MIX_SHIFT - 1))) >> _MIX_SHIFT
-        chances[i, slot] += ((np.int64(bit << _FINE) - chances[i, slot]) * _RATES[seen[i, slot]]) >> 16
-        seen[i, slot] = min(seen[i, slot] + 1, _LIMIT)
-
-
-@inline
-def _narrow(bit, chance, coder, data, out, reading):  # type: ignore[no-untyped-def]
-    """One step of the arithmetic coder; the bit, said or read. `coder` is low, high, what was read, and bytes so far."""
+def _narrow(bit, chance, wire, reading):  # type: ignore[no-untyped-def]
+    """One step of the arithmetic coder, by a chance of 1 in 65,536ths; the bit that is said or read."""
+    coder, data, out, _, _ = wire
     low, high = coder[0], coder[1]
     middle = low + (((high - low) * chance) >> 16)
     if reading:
@@ -104,11 +86,11 @@ def _narrow(bit, chance, coder, data, out, reading):  # type: ignore[no-untyped-
         low = middle + 1
     while (low ^ high) >> 24 == 0:
         at = coder[3]
-        if not reading:
-            out[at] = high >> 24
+        if reading:
+            following = data[at + 4] if at + 4 < len(data) else 0
+            coder[2] = ((coder[2] << 8) & 0xFFFFFFFF) | following
         else:
-            following = at + 4
-            coder[2] = ((coder[2] << 8) & 0xFFFFFFFF) | (data[following] if following < len(data) else 0)
+            out[at] = high >> 24
         coder[3] = at + 1
         low = (low << 8) & 0xFFFFFFFF
         high = ((high << 8) & 0xFFFFFFFF) | 255
@@ -117,175 +99,181 @@ def _narrow(bit, chance, coder, data, out, reading):  # type: ignore[no-untyped-
 
 
 @inline
-def _ask(bit, slots, count, chances, seen, weights, row, inputs, coder, data, out, reading):  # type: ignore[no-untyped-def]
-    """One question; its answer."""
-    chance = min(max(_SQUASH[_mixed(slots, count, chances, weights, row, inputs) + _FAR], _LEAST), _UNIT - _LEAST)
-    bit = _narrow(bit, chance, coder, data, out, reading)
-    _learn(bit, chance, slots, count, chances, seen, weights, row, inputs)
+def _ask(bit, question, row, wire, reading):  # type: ignore[no-untyped-def]
+    """One question, whose contexts stand in `slots`; its answer. The chances and their weights learn from it."""
+    chances, seen, weights = question
+    _, _, _, slots, stretched = wire
+    total = 0
+    for i in range(weights.shape[1]):
+        stretched[i] = _STRETCHED[chances[i, slots[i]] >> (_FINE - 12)]
+        total += weights[row, i] * stretched[i]
+    mixed = _SQUASHED[min(max(total >> 16, -_FAR), _FAR) + _FAR]
+    chance = min(max(mixed, _LEAST), _UNIT - _LEAST)
+    bit = _narrow(bit, chance, wire, reading)
+    error = ((bit << 16) - chance) * _MIX_RATE
+    for i in range(weights.shape[1]):
+        slot = slots[i]
+        weights[row, i] += (error * stretched[i] + (1 << (_MIX_SHIFT - 1))) >> _MIX_SHIFT
+        chances[i, slot] += (((bit << _FINE) - chances[i, slot]) * _RATES[seen[i, slot]]) >> 16
+        seen[i, slot] = min(seen[i, slot] + 1, _LIMIT)
     return bit
 
 
+@inline
+def _rest(more, question, wire, reading):  # type: ignore[no-untyped-def]
+    """A number above 0 in Elias gamma code: its bits but one, asked one by one, then themselves."""
+    length = 0
+    while length < _REST_BITS:
+        wire[3][0] = length
+        if not _ask(1 if more >> (length + 1) else 0, question, 0, wire, reading):
+            break
+        length += 1
+    value = 1
+    for place in range(length - 1, -1, -1):
+        value = 2 * value + _narrow((more >> place) & 1, 1 << 15, wire, reading)
+    return value
+
+
+@inline
+def _finish(wire, reading):  # type: ignore[no-untyped-def]
+    """The fewest bytes that, zeros behind them, are within the coder's range; how many bytes there are, -1 for others than these."""
+    coder, data, out, _, _ = wire
+    low, high, at = coder[0], coder[1], coder[3]
+    count, value = 4, low
+    for fewer in range(4):
+        unit = 1 << (32 - 8 * fewer)
+        rounded = (low + unit - 1) // unit * unit
+        if rounded <= high:
+            count, value = fewer, rounded
+            break
+    if reading:
+        return at + count if coder[2] == value or at + count != len(data) else -1
+    for i in range(count):
+        out[at + i] = (value >> (24 - 8 * i)) & 255
+    return at + count
+
+
 @jit
-def code_levels(levels, data, out, known, start, reading):  # type: ignore[no-untyped-def]
-    """Read `levels` from `data`, or write them to `out`; the bytes that they take, below 0 where the data are those of none."""
-    lowest, highest, first_chance, columns = known[0], known[1], known[2], known[3]
-    kernel, kernel_row, lag = known[4], known[5], known[6]
-    channels = (columns + kernel - 1) // kernel
+def code_levels(levels: Any, data: Any, out: Any, known: Any, start: int, reading: bool) -> int:
+    """Read `levels` from `data`, or write them to `out`; the bytes that they take, below 0 where `data` are those of none."""
+    lowest, highest, first_chance, columns, kernel, kernel_row, lag = known
+    zero = (
+        np.full(_ZERO, first_chance << (_FINE - 12), np.int32), np.zeros(_ZERO, np.uint8),
+        np.full((1, _ZERO[0]), _UNIT * 16 // (10 * _ZERO[0]), np.int64),
+    )  # fmt: skip
+    sign = (
+        np.full(_SIGN, 1 << (_FINE - 1), np.int32), np.zeros(_SIGN, np.uint8),
+        np.full((1, _SIGN[0]), _UNIT * 8 // (10 * _SIGN[0]), np.int64),
+    )  # fmt: skip
+    size = (
+        np.full(_SIZE, 1 << (_FINE - 1), np.int32), np.zeros(_SIZE, np.uint8),
+        np.full((_UNARY, _SIZE[0]), _UNIT // _SIZE[0], np.int64),
+    )  # fmt: skip
+    tail = np.full(_TAIL, 1 << (_FINE - 1), np.int32), np.zeros(_TAIL, np.uint8), np.full((1, 1), _UNIT, np.int64)
 
-    zero_chances = np.full((_ZERO, _ZERO_SLOTS), first_chance << (_FINE - 12), np.int32)
-    sign_chances = np.full((_SIGN, _SIGN_SLOTS), 1 << (_FINE - 1), np.int32)
-    size_chances = np.full((_SIZE, _SIZE_SLOTS), 1 << (_FINE - 1), np.int32)
-    tail_chances = np.full((_TAIL, _TAIL_SLOTS), 1 << (_FINE - 1), np.int32)
-    zero_seen = np.zeros((_ZERO, _ZERO_SLOTS), np.uint8)
-    sign_seen = np.zeros((_SIGN, _SIGN_SLOTS), np.uint8)
-    size_seen = np.zeros((_SIZE, _SIZE_SLOTS), np.uint8)
-    tail_seen = np.zeros((_TAIL, _TAIL_SLOTS), np.uint8)
-    zero_weights = np.full((1, _ZERO), _UNIT * 2 // _ZERO, np.int64)
-    sign_weights = np.full((1, _SIGN), _UNIT * 4 // (5 * _SIGN), np.int64)
-    size_weights = np.full((_UNARY, _SIZE), _UNIT // _SIZE, np.int64)
-    tail_weights = np.full((1, _TAIL), _UNIT, np.int64)
-    slots, mixed = np.zeros(_ZERO, np.int64), np.zeros(_ZERO, np.int64)
-
-    coder = np.zeros(4, np.int64)
+    slots = np.zeros(_ZERO[0], np.int64)
+    coder = np.zeros(4, np.int64)  # low, high, the four bytes that are read, and bytes before them
     coder[1] = 0xFFFFFFFF
+    wire = coder, data, out, slots, np.zeros(_ZERO[0], np.int64)
     if reading:
         for i in range(4):
             coder[2] = (coder[2] << 8) | (data[i] if i < len(data) else 0)
 
-    width, depth = min(columns, len(levels)), min(channels, len(levels))  # no more memory than levels, however long a row is
-    in_column, in_channel = np.zeros(width, np.int64), np.zeros(depth, np.int64)
-    in_row = total = run = in_kernel = 0
+    # How many are not zero so far, and by how much they are beyond 1: in each column and channel, in the row, in the kernel. There
+    # are no more counters than levels, however long a row is.
+    width, depth = max(min(columns, len(levels)), 1), max(min((columns + kernel - 1) // kernel, len(levels)), 1)
+    column_filled, column_beyond = np.zeros(width, np.int64), np.zeros(width, np.int64)
+    channel_filled, channel_beyond = np.zeros(depth, np.int64), np.zeros(depth, np.int64)
+    filled = row_filled = row_beyond = kernel_filled = kernel_before = zeros = 0
+
     for at in range(len(levels)):
         column = (start + at) % columns
-        if column == 0 or at == 0:
-            in_row = 0
         channel, k = column // kernel, column % kernel
+        own, home = column % width, channel % depth
+        rows = (at - column + start % columns) // columns
+        if column == 0:
+            row_filled = row_beyond = 0
         if k == 0 or at == 0:
-            in_kernel = 0
-        x, y = k % kernel_row, k // kernel_row
-        rows = (at - column + (start % columns)) // columns  # whole rows before this one
-        left = levels[at - 1] if at > 0 and column > 0 and (kernel == 1 or x > 0) else 0
-        if kernel > 1:
-            above = levels[at - kernel_row] if y > 0 and at >= kernel_row else 0
-        else:
-            above = levels[at - lag] if 0 < lag <= column and lag <= at else 0
+            kernel_filled = kernel_before = 0
+            for other in range(max(at - columns - k, 0), at - columns - k + min(kernel, 32)):
+                kernel_before += levels[other] != 0
+
+        left = levels[at - 1] if at >= 1 and column > 0 and (kernel == 1 or k % kernel_row > 0) else 0
+        left2 = levels[at - 2] if at >= 2 and column > 1 else 0
+        up = kernel_row if k >= kernel_row else (lag if kernel == 1 and column >= lag else 0)
+        above = levels[at - up] if 0 < up <= at else 0
         before = levels[at - columns] if at >= columns else 0
         before2 = levels[at - 2 * columns] if at >= 2 * columns else 0
-        channel_before = levels[at - kernel] if channel > 0 and at >= kernel else 0
-        left2 = levels[at - 2] if column > 1 and at > 1 else 0
-        a, b, c, d = abs(left), abs(above), abs(before), abs(channel_before)
-        near, places = 2 * in_column[column % width], 2
-        if column > 0:
-            near += in_column[(column - 1) % width]
-            places += 1
-        if column + 1 < columns:
-            near += in_column[(column + 1) % width]
-            places += 1
-        if 0 < lag <= column:
-            near += in_column[(column - lag) % width]
-            places += 1
-        if 0 < lag < columns - column:
-            near += in_column[(column + lag) % width]
-            places += 1
-        row_density = _steps(in_row, column)
-        column_density = _steps(in_column[column % width], rows)
-        near_density = _steps(near, places * rows)
-        slots[0] = (min(a, 2) * 3 + min(b, 2)) * 3 + min(d, 2)
-        slots[1] = column_density * 2 + (a > 0)
-        slots[2] = row_density * 2 + (c > 0)
-        slots[3] = _steps(in_channel[channel % depth], rows * kernel + k) if kernel > 1 else near_density
-        slots[4] = min(k, 24) * 4 + min(2 * (c > 0) + (before2 != 0), 3)
-        slots[5] = near_density * 4 + (a > 0) * 2 + (b > 0)
-        slots[6] = min(a + b + c + d + abs(before2) + abs(left2), 15)
-        slots[7] = _steps(total, at)
-        slots[8] = (row_density // 2) * 13 + column_density // 2
+        beside = levels[at - kernel] if at >= kernel and channel > 0 else 0
+        around = abs(left) + abs(above) + abs(before) + abs(beside)
+
+        near, places = 2 * column_filled[own], 2
+        for step in (1, lag):
+            if 0 < step <= column:
+                near += column_filled[(column - step) % width]
+                places += 1
+            if 0 < step < columns - column:
+                near += column_filled[(column + step) % width]
+                places += 1
+        row_density = _density(row_filled, column)
+        column_density = _density(column_filled[own], rows)
+        near_density = _density(near, places * rows)
+
+        slots[0] = 9 * min(abs(left), 2) + 3 * min(abs(above), 2) + min(abs(beside), 2)
+        slots[1] = 2 * column_density + (left != 0)
+        slots[2] = 2 * row_density + (before != 0)
+        slots[3] = _density(channel_filled[home], rows * kernel + k) if kernel > 1 else near_density
+        slots[4] = 4 * min(k, 24) + 2 * (before != 0) + (before2 != 0)
+        slots[5] = 4 * near_density + 2 * (left != 0) + (above != 0)
+        slots[6] = min(around + abs(before2) + abs(left2), 15)
+        slots[7] = _density(filled, at)
+        slots[8] = 13 * (row_density // 2) + column_density // 2
         if kernel > 1:
-            filled = 0
-            if at - columns >= 0 and at - columns - k >= 0:
-                for t in range(min(kernel, 32)):
-                    filled += levels[at - columns - k + t] != 0 if at - columns - k + t < at else 0
-            slots[9] = (min(k, 24) * 10 + min(in_kernel, 9)) * 4 + min(_size_of(filled), 3)
+            slots[9] = 40 * min(k, 24) + 4 * min(kernel_filled, 9) + min(_bit_length(kernel_before), 3)
         else:
-            slots[9] = min(run, 30)
+            slots[9] = min(zeros, 30)
         level = 0 if reading else levels[at]
-        bit = _ask(
-            1 if level else 0, slots, _ZERO, zero_chances, zero_seen, zero_weights, 0, mixed, coder, data, out, reading
-        )
-        if not bit:
+        if not _ask(1 if level else 0, zero, 0, wire, reading):
             levels[at] = 0
-            run += 1
+            zeros += 1
             continue
-        run = 0
+
         positive = 1 if level > 0 else 0
         if lowest == 0 or highest == 0:
             positive = 1 if lowest == 0 else 0
         else:
-            signs = 0
-            slots[0] = (1 + (left > 0) - (left < 0)) * 3 + (1 + (above > 0) - (above < 0))
-            signs = (1 + (channel_before > 0) - (channel_before < 0)) if kernel > 1 else 1
-            slots[1] = (1 + (before > 0) - (before < 0)) * 3 + signs
-            slots[2] = slots[0] * 3 + signs
+            slots[0] = 3 * _sign(left) + _sign(above)
+            slots[1] = 3 * _sign(before) + _sign(beside)
+            slots[2] = 9 * _sign(left) + 3 * _sign(above) + _sign(beside)
             slots[3] = min(k, 24)
-            positive = _ask(
-                positive, slots, _SIGN, sign_chances, sign_seen, sign_weights, 0, mixed, coder, data, out, reading
-            )
-        top = highest if positive else lowest
-        more = abs(level) - 1
-        sum_near = min(a + b + c + d, 12)
-        found = 0
-        while found < _UNARY and found + 1 < top:
-            slots[0] = found * 2 + positive
-            slots[1] = found * 13 + sum_near
-            slots[2] = found * 26 + row_density
-            slots[3] = found * 26 + column_density
-            slots[4] = found * 25 + min(k, 24)
-            if not _ask(
-                1 if more > found else 0, slots, _SIZE, size_chances, size_seen, size_weights, found, mixed, coder, data, out,
-                reading,
-            ):
-                break
-            found += 1
-        if found == _UNARY and found + 1 < top:  # the rest in Elias gamma code
-            rest = more - found + 1
-            bits = 0
-            while not reading and rest >> (bits + 1):
-                bits += 1
-            length = 0
-            while length < _REST - 1:
-                slots[0] = length
-                if not _ask(
-                    1 if bits > length else 0, slots, _TAIL, tail_chances, tail_seen, tail_weights, 0, mixed, coder, data, out,
-                    reading,
-                ):
-                    break
-                length += 1
-            value = 1
-            for place in range(length - 1, -1, -1):
-                value = 2 * value + _narrow((rest >> place) & 1, 1 << 15, coder, data, out, reading)
-            found += value - 1
-        if found + 1 > top:
-            return -2
-        levels[at] = found + 1 if positive else -(found + 1)
-        in_row += 1
-        in_column[column % width] += 1
-        in_channel[channel % depth] += 1
-        in_kernel += 1
-        total += 1
+            positive = _ask(positive, sign, 0, wire, reading)
 
-    # The end: the shortest bytes that, with zeros behind them, lie between low and high.
-    low, high, at = coder[0], coder[1], coder[3]
-    count, value = 4, low
-    for bytes_ in range(5):
-        shift = 8 * (4 - bytes_)
-        rounded = ((low + (1 << shift) - 1) >> shift) << shift
-        if rounded <= high:
-            count, value = bytes_, rounded
-            break
-    if reading:
-        used = at + count
-        if used == len(data) and coder[2] != value:
-            return -1
-        return used
-    for i in range(count):
-        out[at + i] = (value >> (24 - 8 * i)) & 255
-    return at + count
+        top, beyond = highest if positive else lowest, 0
+        known_around = 1 + (left != 0) + (above != 0) + (before != 0) + (beside != 0)
+        group_filled, group_beyond = channel_filled[home], channel_beyond[home]
+        if kernel == 1:
+            group_filled, group_beyond = column_filled[own], column_beyond[own]
+        while beyond < _UNARY and beyond + 1 < top:
+            slots[0] = 2 * beyond + positive
+            slots[1] = 13 * beyond + min(around, 12)
+            slots[2] = 100 * beyond + min(4 * around // known_around, 60)
+            slots[3] = 26 * beyond + column_density
+            slots[4] = 25 * beyond + min(k, 24)
+            slots[5] = 24 * beyond + min((4 * row_beyond + row_filled) // (row_filled + 1), 23)
+            slots[6] = 24 * beyond + min((4 * group_beyond + group_filled) // (group_filled + 1), 23)
+            if not _ask(1 if abs(level) - 1 > beyond else 0, size, beyond, wire, reading):
+                break
+            beyond += 1
+        if beyond == _UNARY and beyond + 1 < top:
+            beyond += _rest(abs(level) - _UNARY, tail, wire, reading) - 1
+        if beyond + 1 > top:
+            return -2
+        levels[at] = beyond + 1 if positive else -(beyond + 1)
+        zeros = 0
+        filled, row_filled, kernel_filled = filled + 1, row_filled + 1, kernel_filled + 1
+        row_beyond += beyond
+        column_filled[own] += 1
+        column_beyond[own] += beyond
+        channel_filled[home] += 1
+        channel_beyond[home] += beyond
+    return _finish(wire, reading)
