@@ -1,14 +1,15 @@
-"""Levels of a weight tensor, coded bit by bit with chances that neighbours, rows and columns give, and that follow what they meet.
+"""Levels of a weight tensor, coded bit by bit: rows, columns and neighbours foresee them, and learn from what they meet.
 
-A level is a whole number around zero, most of them 0. It is said in yes-or-no questions: is it zero? is it positive? is it further
-from zero than 1, than 2, ...? For each question several small contexts, such as "the weights left and above" or "how dense is this
-column so far", each hold a chance of yes, learned while coding. Their chances are mixed in the logistic domain, with weights that
-are learned along, and the mixture drives a binary arithmetic coder. Nobody writes tables: the reader learns what the writer did.
+A level is a whole number around zero, most of them 0. It is said in yes-or-no questions: is it other than zero? is it above? is
+it farther from zero than 1, than 2, ...? For each question several small contexts, such as "the weights left and above" or "how
+dense is this column so far", each hold a chance of yes, learned while coding. Their chances are mixed in the logistic domain, with
+weights that are learned along, and the mixture drives a binary arithmetic coder. Nobody writes tables: the reader learns what the
+writer did.
 
 All arithmetic is in whole numbers, so that every machine gets the same chances. What a chunk learns is forgotten at its end.
 
-Source: Mahoney. Adaptive weighing of context models for lossless data compression. 2005 (mixing); Said. Introduction to arithmetic
-coding. 2004; contexts from neighbours: Wiedemann et al. DeepCABAC. 2020. arXiv:1907.11900.
+Source: Mahoney. Adaptive weighing of context models for lossless data compression. 2005 (mixing); Said. Introduction to
+arithmetic coding. 2004; contexts from neighbours: Wiedemann et al. DeepCABAC. 2020. arXiv:1907.11900.
 """
 
 from __future__ import annotations

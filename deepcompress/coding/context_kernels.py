@@ -73,7 +73,7 @@ def _sign(level: int) -> int:
 
 
 @inline
-def _narrow(bit, chance, wire, reading):  # type: ignore[no-untyped-def]
+def _narrow(bit: int, chance: int, wire: Any, reading: bool) -> int:
     """One step of the arithmetic coder, by a chance of 1 in 65,536ths; the bit that is said or read."""
     coder, data, out, _, _ = wire
     low, high = coder[0], coder[1]
@@ -99,7 +99,7 @@ def _narrow(bit, chance, wire, reading):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _ask(bit, question, row, wire, reading):  # type: ignore[no-untyped-def]
+def _ask(bit: int, question: Any, row: int, wire: Any, reading: bool) -> int:
     """One question, whose contexts stand in `slots`; its answer. The chances and their weights learn from it."""
     chances, seen, weights = question
     _, _, _, slots, stretched = wire
@@ -120,7 +120,7 @@ def _ask(bit, question, row, wire, reading):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _rest(more, question, wire, reading):  # type: ignore[no-untyped-def]
+def _rest(more: int, question: Any, wire: Any, reading: bool) -> int:
     """A number above 0 in Elias gamma code: its bits but one, asked one by one, then themselves."""
     length = 0
     while length < _REST_BITS:
@@ -135,8 +135,8 @@ def _rest(more, question, wire, reading):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _finish(wire, reading):  # type: ignore[no-untyped-def]
-    """The fewest bytes that, zeros behind them, are within the coder's range; how many bytes there are, -1 for others than these."""
+def _finish(wire: Any, reading: bool) -> Any:
+    """The fewest bytes that, zeros behind them, are within the coder's range; how many in all, -1 for others than these."""
     coder, data, out, _, _ = wire
     low, high, at = coder[0], coder[1], coder[3]
     count, value = 4, low
@@ -154,7 +154,7 @@ def _finish(wire, reading):  # type: ignore[no-untyped-def]
 
 
 @jit
-def code_levels(levels: Any, data: Any, out: Any, known: Any, start: int, reading: bool) -> int:
+def code_levels(levels: Any, data: Any, out: Any, known: Any, start: int, reading: bool) -> Any:
     """Read `levels` from `data`, or write them to `out`; the bytes that they take, below 0 where `data` are those of none."""
     lowest, highest, first_chance, columns, kernel, kernel_row, lag = known
     zero = (
@@ -179,8 +179,8 @@ def code_levels(levels: Any, data: Any, out: Any, known: Any, start: int, readin
         for i in range(4):
             coder[2] = (coder[2] << 8) | (data[i] if i < len(data) else 0)
 
-    # How many are not zero so far, and by how much they are beyond 1: in each column and channel, in the row, in the kernel. There
-    # are no more counters than levels, however long a row is.
+    # How many are not zero so far, and by how much they are beyond 1: in each column and channel, in the row, in the kernel. No
+    # more counters than levels, however long a row is.
     width, depth = max(min(columns, len(levels)), 1), max(min((columns + kernel - 1) // kernel, len(levels)), 1)
     column_filled, column_beyond = np.zeros(width, np.int64), np.zeros(width, np.int64)
     channel_filled, channel_beyond = np.zeros(depth, np.int64), np.zeros(depth, np.int64)

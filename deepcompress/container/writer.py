@@ -27,7 +27,7 @@ Section = Piece | list[NDArray[np.uint8]]  # whole or in pieces
 class Writer:
     """Takes tensors one by one and keeps none of them, so that a file may be larger than memory.
 
-    `flags` and `minor`, the least version that knows the file: of the head, which is written before any record that they announce.
+    `flags` and `minor`, the least version that knows the file, are of the head, which is written before any record.
     """
 
     def __init__(self, file: BinaryIO, flags: int = 0, minor: int = layout.PLAIN_MINOR) -> None:

@@ -63,8 +63,8 @@ class ContextEncode(HuffmanEncode):
     weights left, above and in the filters before, and the density of its row, column and channel so far, have not foreseen. Where
     Huffman codes take fewer bytes, they are written. Args and errors: those of HuffmanEncode.
 
-    Source: Mahoney. Adaptive weighing of context models for lossless data compression. 2005; contexts from neighbours: Wiedemann et
-    al. DeepCABAC. 2020. arXiv:1907.11900.
+    Source: Mahoney. Adaptive weighing of context models for lossless data compression. 2005; contexts from neighbours: Wiedemann
+    et al. DeepCABAC. 2020. arXiv:1907.11900.
     """
 
     kind: ClassVar[str] = "context_encode"
