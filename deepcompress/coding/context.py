@@ -2,9 +2,9 @@
 
 A level is a whole number around zero, most of them 0. It is said in yes-or-no questions: is it other than zero? is it above? is
 it farther from zero than 1, than 2, ...? For each question several small contexts, such as "the weights left and above" or "how
-dense is this column so far", each hold a chance of yes, learned while coding. Their chances are mixed in the logistic domain, with
-weights that are learned along, and the mixture drives a binary arithmetic coder. Nobody writes tables: the reader learns what the
-writer did.
+dense is this column so far", each hold a chance of yes, learned while coding. Their chances are mixed in the logistic domain,
+with weights that are learned along, and the mixture drives a binary arithmetic coder. Nobody writes tables: the reader learns
+what the writer did.
 
 All arithmetic is in whole numbers, so that every machine gets the same chances. What a chunk learns is forgotten at its end.
 

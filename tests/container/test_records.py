@@ -109,7 +109,7 @@ def check_spans(spans: object, padding: object, meta: object, payload: int) -> N
         (b"\xdcDC", FormatError, "the head of a .dcz file has 8 bytes, this file has 3"),
         (b"\xdcDCZ\2\7\0\0", VersionError, r"format version 2\.7, this reader knows 1\.x"),
         (b"\xdcDCZ\0\0\0\0", VersionError, r"format version 0\.0"),
-        (b"\xdcDCZ\1\0\5\0", VersionError, r"flags 0x0004, which this reader \(format 1\.2\) does not know"),
+        (b"\xdcDCZ\1\0\5\0", VersionError, r"flags 0x0004, which this reader \(format 1\.3\) does not know"),
     ],
 )
 def test_heads(head: bytes, kind: type[FormatError], text: str) -> None:

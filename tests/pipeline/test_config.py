@@ -20,6 +20,7 @@ from deepcompress.pipeline.stage import Stage
 from deepcompress.pipeline.stages import (
     STAGES,
     AffineQuantize,
+    ContextEncode,
     Finetune,
     GradualPrune,
     HuffmanEncode,
@@ -84,7 +85,10 @@ grids = st.builds(
     seed=st.integers(0, 2**31),
     **choice,
 )
-encoders = st.builds(HuffmanEncode, max_code_length=st.integers(1, 20), leftovers=st.sampled_from([None, "float16"]))
+coders = st.sampled_from([HuffmanEncode, ContextEncode])
+encoders = coders.flatmap(
+    lambda stage: st.builds(stage, max_code_length=st.integers(1, 20), leftovers=st.sampled_from([None, "float16"]))
+)
 before = prunes() | graduals() | st.builds(Retrain, **training)
 names = st.text(min_size=1, max_size=8)
 
@@ -112,7 +116,7 @@ def test_a_pipeline_survives_json_and_yaml(pipeline: Pipeline) -> None:
 
 
 def test_the_drawn_stages_are_all_there_are() -> None:
-    drawn = {Prune, GradualPrune, Retrain, KMeansQuantize, AffineQuantize, Finetune, HuffmanEncode, Lossless}
+    drawn = {Prune, GradualPrune, Retrain, KMeansQuantize, AffineQuantize, Finetune, HuffmanEncode, ContextEncode, Lossless}
     assert set(STAGES.values()) == drawn
 
 
@@ -261,6 +265,7 @@ def test_what_is_no_configuration(source: Any, text: str) -> None:
             "The 'max_code_length' parameter of HuffmanEncode must be an int from 1 to 20",
         ),
         (lambda: Lossless(max_code_length=0), "The 'max_code_length' parameter of Lossless must be an int from 1 to 20"),
+        (lambda: ContextEncode(leftovers="int8"), "The 'leftovers' parameter of ContextEncode must be None or 'float16'"),
         (lambda: HuffmanEncode(leftovers="int8"), "The 'leftovers' parameter of HuffmanEncode must be None or 'float16'"),
         (lambda: GradualPrune(method="std"), "The 'method' parameter of GradualPrune must be one of percentile"),
         (lambda: GradualPrune(sparsity=1.2), "The 'sparsity' parameter of GradualPrune"),
