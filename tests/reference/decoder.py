@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from tests.reference import context
 from tests.reference.coding import (
     FLOATS,
     Bits,
@@ -40,7 +41,7 @@ MAX_CHUNK = 2**32 - 1
 TIE, MAP, SPARSE, STORED, SINGLE, ONE_OFFSET, SAME = 0x80, 0x03, 0x04, 0x08, 0x10, 0x20, 0x40
 ONE_OFFSET_USED = 0x0001
 CODEBOOK, AFFINE = 1, 2
-RAW, FIXED, HUFFMAN, PLANES = 0, 1, 2, 3
+RAW, FIXED, HUFFMAN, PLANES, CONTEXT = 0, 1, 2, 3, 4
 PLAIN, CONSTANT, CODED = 0, 1, 2
 MAX_PLAIN, MAX_CODED = 56, 16
 STRINGS, RECIPE, MODULES, AROUND = 2, 4, 6, 8
@@ -360,13 +361,14 @@ class RecordReader:
         refuse(not 1 <= gap_bits <= 16, f"gap_bits {gap_bits}")
         refuse(gap_count > record.numel, "a gap count above numel")
         gaps = self.stream()
-        refuse(gaps.codec in (RAW, PLANES), "gaps that are not symbols")
+        refuse(gaps.codec in (RAW, PLANES, CONTEXT), "gaps of a codec that has no gaps")
         return replace(record, nonzeros=nonzeros, gap_bits=gap_bits, gap_count=gap_count, gaps=gaps)
 
     def values(self, record: Record) -> Record:
         values = self.stream()
         refuse(values.codec in (RAW, PLANES) and record.value_map, "elements with a value map")
-        refuse(values.codec in (FIXED, HUFFMAN) and not record.value_map, "symbols without a value map")
+        refuse(values.codec in (FIXED, HUFFMAN, CONTEXT) and not record.value_map, "symbols without a value map")
+        refuse(values.codec == CONTEXT and record.gaps, "symbols by context in a sparse tensor")
         return replace(record, values=values)
 
     def stream(self) -> Stream:
@@ -482,7 +484,7 @@ class TensorReader:
         assert own is not None
         self.record, self.own, self.codes, self.payload = record, own, codes, payload
         streams = (record.gaps, record.values)
-        self.unknown = [s.codec for s in streams if s and s.codec not in (RAW, FIXED, HUFFMAN, PLANES)]
+        self.unknown = [s.codec for s in streams if s and s.codec not in (RAW, FIXED, HUFFMAN, PLANES, CONTEXT)]
 
     def elements(self) -> bytes:
         record = self.record
@@ -519,11 +521,22 @@ class TensorReader:
     def chunks(self, section: bytes, counts: list[int]) -> list[list[int]]:
         """The symbols of the values, by chunk."""
         record = self.record
+        if record.values.codec == CONTEXT:
+            return self.by_context(section)
         coder = self.coder(record.values, record.k if record.value_map == CODEBOOK else MAX_SYMBOL)
         refuse(record.gaps and record.gaps.g != record.values.g, "two chunk sizes in one tensor")
         chunks = _chunks(coder, section, record.numel, record.nonzeros if record.gaps else None)
         refuse(record.gaps and counts != [len(chunk) for chunk in chunks], "gaps and values differ in a chunk's nonzeros")
         return chunks
+
+    def by_context(self, section: bytes) -> list[list[int]]:
+        """The symbols of values by context, by chunk."""
+        record, stream = self.record, self.record.values
+        refuse(stream.lanes > 1, "lanes by context")
+        shape = context.places(record.shape)
+        known = context.levels(Bytes(stream.parameters), shape, record.k if record.value_map == CODEBOOK else None)
+        parts = _parts(section, stream.g, record.numel, None)
+        return [context.read_chunk(known, shape, chunk, i << stream.g, count) for i, (chunk, count) in enumerate(parts)]
 
     def planes(self, section: bytes, elements: int) -> bytes:
         """The stored elements, put together from the planes of their words."""
@@ -633,8 +646,13 @@ def _walk(gaps: Sequence[int], at: int, end: int, escape: int) -> list[int]:
 
 def _chunks(coder: Coder, section: bytes, numel: int, total: int | None) -> list[list[int]]:
     """A stream's symbols by chunk; `total` is their number in a sparse tensor, None in a dense one."""
+    return [_chunk(coder, chunk, count) for chunk, count in _parts(section, coder.stream.g, numel, total)]
+
+
+def _parts(section: bytes, g: int, numel: int, total: int | None) -> list[tuple[bytes, int]]:
+    """Each chunk's bytes and number of symbols."""
     source = Bytes(section)
-    size = 1 << coder.stream.g
+    size = 1 << g
     count = max(1, -(-numel // size))
     lengths = source.u32s(count) if count > 1 else [len(section)]
     refuse(max(lengths) > MAX_CHUNK, "a chunk of 2^32 bytes or more")
@@ -643,9 +661,9 @@ def _chunks(coder: Coder, section: bytes, numel: int, total: int | None) -> list
     else:
         symbols = source.u32s(count) if count > 1 else [total]
         refuse(sum(symbols) != total, "the chunk table's symbols do not add up")
-    chunks = [_chunk(coder, source.take(n), s) for n, s in zip(lengths, symbols, strict=True)]
+    parts = [(source.take(n), s) for n, s in zip(lengths, symbols, strict=True)]
     source.end("stream section")
-    return chunks
+    return parts
 
 
 def _chunk(coder: Coder, chunk: bytes, count: int) -> list[int]:

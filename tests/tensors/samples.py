@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from deepcompress.container.layout import DTYPES, NARROWER, numel
-from deepcompress.tensors import cutting, streams
+from deepcompress.tensors import contexts, cutting, streams
 from deepcompress.tensors.affine import AffineTensor, by_channel
 from deepcompress.tensors.build import Extras, Tie, write_model
 from deepcompress.tensors.codebook import Codebook
@@ -33,7 +33,8 @@ shapes = st.one_of(
 def small_chunks(symbols: int, lanes: int) -> Iterator[None]:
     """Chunks of about `symbols` symbols, and `lanes` lanes even in short ones."""
     of_streams = mock.patch.multiple(streams, _CHUNK_SYMBOLS=symbols, _SINGLE_LANE=1, _LANES=lanes)
-    with of_streams, mock.patch.multiple(cutting, _CHUNK_LOG2=symbols.bit_length() - 1, _FEW=1, _LANES=lanes):
+    of_contexts = mock.patch.object(contexts, "_CHUNK_LOG2", symbols.bit_length() - 1)
+    with of_streams, of_contexts, mock.patch.multiple(cutting, _CHUNK_LOG2=symbols.bit_length() - 1, _FEW=1, _LANES=lanes):
         yield
 
 
