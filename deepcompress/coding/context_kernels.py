@@ -19,6 +19,7 @@ _MIX_RATE, _MIX_SHIFT = 3, 18  # how fast mixing weights follow
 _DENSEST = 24  # step of a density where nearly nothing is left
 _UNARY = 14  # questions after a level's size, before the rest is said in bits
 _REST_BITS = 16  # of the rest, at most
+_COUNTERS = 1 << 16  # of columns, and of channels, at most
 
 # Contexts of each question, and how many values one can have.
 _ZERO, _SIGN, _SIZE, _TAIL = (10, 1_024), (4, 96), (7, 1_408), (1, _REST_BITS)
@@ -180,13 +181,16 @@ def code_levels(levels: Any, data: Any, out: Any, known: Any, start: int, readin
             coder[2] = (coder[2] << 8) | (data[i] if i < len(data) else 0)
 
     # How many are not zero so far, and by how much they are beyond 1: in each column and channel, in the row, in the kernel. No
-    # more counters than levels, however long a row is.
-    width, depth = max(min(columns, len(levels)), 1), max(min((columns + kernel - 1) // kernel, len(levels)), 1)
+    # more counters than levels, nor than fit a cache, however long a row is.
+    most = max(min(len(levels), _COUNTERS), 1)
+    width, depth = min(columns, most), min((columns + kernel - 1) // kernel, most)
     column_filled, column_beyond = np.zeros(width, np.int64), np.zeros(width, np.int64)
     channel_filled, channel_beyond = np.zeros(depth, np.int64), np.zeros(depth, np.int64)
     filled = row_filled = row_beyond = kernel_filled = kernel_before = zeros = 0
 
     for at in range(len(levels)):
+        if reading and coder[3] > len(data):
+            return -1  # no levels end so early; zeros behind the end could go on for millions
         column = (start + at) % columns
         channel, k = column // kernel, column % kernel
         own, home = column % width, channel % depth

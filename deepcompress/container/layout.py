@@ -58,6 +58,7 @@ MAP_NONE, MAP_CODEBOOK, MAP_AFFINE = 0, 1, 2
 CODEC_RAW, CODEC_FIXED, CODEC_HUFFMAN, CODEC_PLANES, CODEC_CONTEXT = 0, 1, 2, 3, 4
 PLANE_PLAIN, PLANE_CONSTANT, PLANE_CODED = 0, 1, 2
 MAX_CODED_PLANE = 16
+MAX_CONTEXT_CHUNK_LOG2 = 20  # of codec 4, whose reader takes several bytes for each level of a chunk
 
 # Metadata sections: an odd kind is critical, a reader that does not know it must refuse the file.
 META_STRINGS, META_RECIPE, META_VERSIONS, META_VERSIONS_AROUND = 2, 4, 6, 8

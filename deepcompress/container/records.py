@@ -184,6 +184,8 @@ def read_record(cursor: Cursor, name: str, earlier: list[TensorRecord]) -> Tenso
     values = StreamRecord.unpack(cursor, raw_length)
     if value_map == layout.MAP_NONE and values.codec in (layout.CODEC_FIXED, layout.CODEC_HUFFMAN, layout.CODEC_CONTEXT):
         raise cursor.error(f"codec {values.codec} stores symbols, and there is no value map for them")
+    if sparse and values.codec == layout.CODEC_CONTEXT:
+        raise cursor.error("codec 4 stores the symbols of all elements, and the tensor is sparse")
     return TensorRecord(name, dtype, shape, stored, value_map, size, axis, sparse, values, one_offset=one_offset)
 
 
@@ -249,4 +251,7 @@ def _read_sparse(cursor: Cursor, numel: int) -> Sparse:
         raise cursor.error(f"gaps of {gap_bits} bits, 1 to {layout.MAX_GAP_BITS} are allowed")
     if nonzeros + escapes > numel:
         raise cursor.error(f"{nonzeros} nonzeros and {escapes} escapes in {numel} weights")
-    return Sparse(nonzeros, gap_bits, nonzeros + escapes, StreamRecord.unpack(cursor, raw_length=None))
+    stream = StreamRecord.unpack(cursor, raw_length=None)
+    if stream.codec == layout.CODEC_CONTEXT:
+        raise cursor.error("gaps cannot have codec 4, which stores the symbols of all elements")
+    return Sparse(nonzeros, gap_bits, nonzeros + escapes, stream)

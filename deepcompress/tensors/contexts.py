@@ -21,7 +21,7 @@ __all__ = ["ContextLanes", "encode_context", "open_context"]
 
 Counts = NDArray[np.int64]
 
-_CHUNK_LOG2 = 20  # what is learned is forgotten so often; and threads take a chunk each
+_CHUNK_LOG2 = layout.MAX_CONTEXT_CHUNK_LOG2  # threads take a chunk each; what is learned is forgotten at its end
 _LAGS = 1_024  # the farthest second neighbour that is looked for
 _LIKE = 0.3  # correlation of columns at a lag, from which on it is worth a try
 
@@ -68,11 +68,14 @@ class ContextLanes:
         return np.where(wide > below, wide - below, np.where(wide > 0, wide - 1 - below, 0)).astype(np.int32)
 
     def to_symbols(self, levels: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Level -> symbol."""
+        """Level -> symbol, in place: a chunk may have a million."""
         if self.zero is not None:
-            return levels + np.int32(self.zero)
-        below = self.levels.lowest
-        return np.where(levels > 0, levels + below, np.where(levels < 0, levels + below + 1, 0)).astype(np.int32)
+            levels += np.int32(self.zero)
+            return levels
+        others = levels != 0
+        levels += levels < 0
+        np.add(levels, np.int32(self.levels.lowest), out=levels, where=others)
+        return levels
 
     def parameters(self) -> bytes:
         """What the stream's record says."""
@@ -113,10 +116,12 @@ def open_context(record: TensorRecord, stream: StreamRecord) -> ContextLanes:
     """The coder of a tensor's values.
 
     Raises:
-        FormatError: its parameters make no sense, or it stands where it must not.
+        FormatError: its geometry or its parameters make no sense.
     """
-    if record.sparse is not None or Geometry.unpack(stream.geometry).lanes != 1:
-        raise FormatError("codec 4 stores all symbols of a tensor, in one lane")
+    geometry = Geometry.unpack(stream.geometry)
+    if geometry.lanes != 1 or geometry.chunk_log2 > layout.MAX_CONTEXT_CHUNK_LOG2:
+        limit = f"one lane of chunks of at most 2**{layout.MAX_CONTEXT_CHUNK_LOG2}"
+        raise FormatError(f"{geometry.lanes} lanes of chunks of 2**{geometry.chunk_log2} symbols, codec 4 has {limit}")
     cursor = Cursor(stream.parameters, "codec parameters")
     zero: int | None = None
     if record.value_map == layout.MAP_CODEBOOK:

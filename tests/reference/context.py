@@ -3,21 +3,23 @@
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from tests.reference.coding import Bytes, refuse
 
 MAX_SYMBOL = 65_535
-MAX_DENSITY = 4_095
+MAX_FIRST = 4_095
 STEEP = 2_815  # the largest logit
 LEAST, MOST = 48, 65_488
 HALF, EVEN = 32_768, 1 << 21
 MAX_ANSWERS = 250
 UNARY, GAMMA = 14, 16
-NEAR = 24  # kernel places beyond are one
+TAPS = 24  # those beyond are one
 KERNEL = 32
+COUNTERS = 65_536
+MAX_CHUNK_LOG2 = 20
 ZERO, SIGN, SIZE, BITS = 10_485, 13_107, 9_362, 65_536  # what weights begin at
 
 
@@ -35,7 +37,7 @@ class Levels:
 
     lowest: int
     highest: int
-    density: int
+    first: int
     lag: int
     symbol: Callable[[int], int]
 
@@ -66,11 +68,11 @@ def levels(parameters: Bytes, at: Places, k: int | None) -> Levels:
         lowest = parameters.varint()
         refuse(lowest > k, f"{lowest} of {k} centroids below zero")
         highest, symbol = k - lowest, partial(_of_codebook, lowest)
-    density, lag = parameters.varint(), parameters.varint()
-    refuse(not 1 <= density <= MAX_DENSITY, f"D = {density}")
+    first, lag = parameters.varint(), parameters.varint()
+    refuse(not 1 <= first <= MAX_FIRST, f"a first chance of {first}")
     refuse(lag and (at.kernel > 1 or lag >= at.columns), f"lag {lag}")
     parameters.end("codec parameters")
-    return Levels(lowest, highest, density, lag, symbol)
+    return Levels(lowest, highest, first, lag, symbol)
 
 
 def _of_grid(zero: int, level: int) -> int:
@@ -90,8 +92,13 @@ class Coder:
 
     def answer(self, chance: int) -> int:
         held = int.from_bytes(self.chunk[len(self.out) : len(self.out) + 4].ljust(4, b"\0"), "big")
-        middle = self.low + ((self.high - self.low) * chance >> 16)
-        yes = held <= middle
+        return self.narrow(chance, yes=held <= self.middle(chance))
+
+    def middle(self, chance: int) -> int:
+        return self.low + ((self.high - self.low) * chance >> 16)
+
+    def narrow(self, chance: int, *, yes: bool) -> int:
+        middle = self.middle(chance)
         if yes:
             self.high = middle
         else:
@@ -102,14 +109,31 @@ class Coder:
             self.high = (self.high << 8 | 0xFF) & 0xFFFFFFFF
         return int(yes)
 
-    def end(self) -> None:
-        for size in range(5):  # bytes that are not zero
+    def last(self) -> bytes:
+        """The bytes that go out at the end."""
+        for size in range(4):  # bytes that are not zero
             unit = 1 << (32 - 8 * size)
-            number = -(-self.low // unit) * unit
-            if number <= self.high:
-                self.out += (number // unit).to_bytes(size, "big")
-                break
-        refuse(bytes(self.out) != self.chunk, "a chunk that ends otherwise than its levels say")
+            number = -(-self.low // unit)
+            if number * unit <= self.high:
+                return number.to_bytes(size, "big")
+        return self.low.to_bytes(4, "big")
+
+    def end(self) -> None:
+        refuse(self.out + self.last() != self.chunk, "a chunk that ends otherwise than its levels say")
+
+
+class Saying(Coder):
+    """The other way round: the bytes of the answers in `says`, one after the other."""
+
+    def __init__(self, says: Iterable[int]) -> None:
+        super().__init__(b"")
+        self.says = iter(says)
+
+    def answer(self, chance: int) -> int:
+        return self.narrow(chance, yes=bool(next(self.says)))
+
+    def end(self) -> None:
+        self.out += self.last()
 
 
 class Mixer:
@@ -165,16 +189,16 @@ class Counter:
 class Chunk:
     """Reads a chunk's levels, one after the other; everything is learned anew."""
 
-    def __init__(self, known: Levels, shape: Places, data: bytes, start: int, count: int) -> None:
-        self.known, self.shape, self.coder, self.start, self.count = known, shape, Coder(data), start, count
+    def __init__(self, known: Levels, shape: Places, coder: Coder, start: int, count: int) -> None:
+        self.known, self.shape, self.coder, self.start, self.count = known, shape, coder, start, count
         self.levels: list[int] = []
-        self.zero = Mixer(10, known.density << 10, ZERO)
+        self.zero = Mixer(10, known.first << 10, ZERO)
         self.sign, self.size, self.bits = Mixer(4, EVEN, SIGN), Mixer(7, EVEN, SIZE), Mixer(1, EVEN, BITS)
         self.row, self.all = Counter(), Counter()
         self.by_column: dict[int, Counter] = defaultdict(Counter)
         self.by_channel: dict[int, Counter] = defaultdict(Counter)
-        self.shared_columns = min(shape.columns, count)
-        self.shared_channels = min(-(-shape.columns // shape.kernel), count)
+        self.shared_columns = min(shape.columns, count, COUNTERS)
+        self.shared_channels = min(-(-shape.columns // shape.kernel), count, COUNTERS)
         self.kernel_filled = self.kernel_before = self.zeros = 0
 
     def read(self) -> list[int]:
@@ -188,34 +212,30 @@ class Chunk:
                 self.kernel_filled += 1
                 for counter in (self.row, self.all, self.column_counter(self.column), self.channel_counter):
                     counter.add(level)
-        if self.count:
-            self.coder.end()
-        else:
-            refuse(self.coder.chunk, "bytes in a chunk without symbols")
+        self.coder.end()
         return self.levels
 
     def place(self, at: int) -> None:
         columns, kernel = self.shape.columns, self.shape.kernel
         self.at, self.column = at, (self.start + at) % columns
-        self.channel, self.k = divmod(self.column, kernel)
+        self.channel, self.tap = divmod(self.column, kernel)
         self.rows = (at - self.column + self.start % columns) // columns
         if self.column == 0:
             self.row = Counter()
-        if self.k == 0:
+        if self.tap == 0:
             self.kernel_filled = 0
-        if self.k == 0 or at == 0:
-            places = (at - columns - self.k + t for t in range(min(kernel, KERNEL)))
-            self.kernel_before = sum(self.levels[place] != 0 for place in places if place >= 0)
+            places = range(max(at - columns, 0), max(at - columns + min(kernel, KERNEL), 0))
+            self.kernel_before = sum(self.levels[place] != 0 for place in places)
         self.channel_counter = self.by_channel[self.channel % self.shared_channels]
 
     def neighbours(self, at: int) -> None:
         columns, kernel, kernel_row, lag = self.shape.columns, self.shape.kernel, self.shape.kernel_row, self.known.lag
-        self.left = self.neighbour(at - 1, self.column > 0 and (kernel == 1 or self.k % kernel_row > 0))
+        self.left = self.neighbour(at - 1, self.column > 0 and (kernel == 1 or self.tap % kernel_row > 0))
         self.left2 = self.neighbour(at - 2, self.column > 1)
         if kernel == 1:
             self.above = self.neighbour(at - lag, 0 < lag <= self.column)
         else:
-            self.above = self.neighbour(at - kernel_row, self.k >= kernel_row)
+            self.above = self.neighbour(at - kernel_row, self.tap >= kernel_row)
         self.before = self.neighbour(at - columns)
         self.before2 = self.neighbour(at - 2 * columns)
         self.beside = self.neighbour(at - kernel, self.channel > 0)
@@ -243,14 +263,14 @@ class Chunk:
         lowest, highest = self.known.lowest, self.known.highest
         positive = lowest == 0
         if lowest and highest:
-            positive = bool(self.sign.ask(self.coder, self.of_sign()))
+            positive = bool(self.sign.ask(self.coder, self.of_positive()))
         top = highest if positive else lowest
         size = self.magnitude(top, positive)
         refuse(size > top, f"a level of size {size} above {top}")
         return size if positive else -size
 
     def of_zero(self) -> list[int]:
-        row_density, near_density, place = density(self.row.filled, self.column), self.near_density(), min(self.k, NEAR)
+        row_density, near_density, place = density(self.row.filled, self.column), self.near_density(), min(self.tap, TAPS)
         kernel = self.shape.kernel
         last = min(self.zeros, 30)
         if kernel > 1:
@@ -259,7 +279,7 @@ class Chunk:
             9 * min(abs(self.left), 2) + 3 * min(abs(self.above), 2) + min(abs(self.beside), 2),
             2 * self.column_density + (self.left != 0),
             2 * row_density + (self.before != 0),
-            near_density if kernel == 1 else density(self.channel_counter.filled, self.rows * kernel + self.k),
+            near_density if kernel == 1 else density(self.channel_counter.filled, self.rows * kernel + self.tap),
             4 * place + 2 * (self.before != 0) + (self.before2 != 0),
             4 * near_density + 2 * (self.left != 0) + (self.above != 0),
             min(self.around + abs(self.before2) + abs(self.left2), 15),
@@ -268,9 +288,9 @@ class Chunk:
             last,
         ]
 
-    def of_sign(self) -> list[int]:
+    def of_positive(self) -> list[int]:
         left, above, before, beside = map(sign, (self.left, self.above, self.before, self.beside))
-        return [3 * left + above, 3 * before + beside, 9 * left + 3 * above + beside, min(self.k, NEAR)]
+        return [3 * left + above, 3 * before + beside, 9 * left + 3 * above + beside, min(self.tap, TAPS)]
 
     def magnitude(self, top: int, positive: bool) -> int:
         asked = sum(level != 0 for level in (self.left, self.above, self.before, self.beside))
@@ -284,7 +304,7 @@ class Chunk:
                 13 * j + min(self.around, 12),
                 100 * j + mean,
                 26 * j + self.column_density,
-                25 * j + min(self.k, NEAR),
+                25 * j + min(self.tap, TAPS),
                 24 * j + self.row.mean,
                 24 * j + group.mean,
             )
@@ -304,4 +324,28 @@ class Chunk:
 
 def read_chunk(known: Levels, shape: Places, data: bytes, start: int, count: int) -> list[int]:
     """The symbols of a chunk of `count` levels from the flat place `start` on."""
-    return [known.symbol(level) for level in Chunk(known, shape, data, start, count).read()]
+    return [known.symbol(level) for level in Chunk(known, shape, Coder(data), start, count).read()]
+
+
+def write_chunk(known: Levels, shape: Places, levels: Sequence[int], start: int = 0) -> bytes:
+    """The bytes of a chunk, also of one with levels that cannot stand."""
+    saying = Saying(answer for level in levels for answer in _answers(known, level))
+    Chunk(known, shape, saying, start, len(levels)).read()
+    return bytes(saying.out)
+
+
+def _answers(known: Levels, level: int) -> Iterator[int]:
+    yield int(level != 0)
+    if level == 0:
+        return
+    if known.lowest and known.highest:
+        yield int(level > 0)
+    size, top = abs(level), known.highest if level > 0 else known.lowest
+    for j in range(min(UNARY, top - 1)):
+        yield int(size > j + 1)
+        if size == j + 1:
+            return
+    if top > UNARY + 1:
+        bits = f"{size - UNARY:b}"[1:]
+        yield from (int(i < len(bits)) for i in range(min(len(bits) + 1, GAMMA)))
+        yield from map(int, bits)

@@ -361,7 +361,8 @@ class RecordReader:
         refuse(not 1 <= gap_bits <= 16, f"gap_bits {gap_bits}")
         refuse(gap_count > record.numel, "a gap count above numel")
         gaps = self.stream()
-        refuse(gaps.codec in (RAW, PLANES, CONTEXT), "gaps of a codec that has no gaps")
+        refuse(gaps.codec in (RAW, PLANES), "gaps that are not symbols")
+        refuse(gaps.codec == CONTEXT, "gaps by context")
         return replace(record, nonzeros=nonzeros, gap_bits=gap_bits, gap_count=gap_count, gaps=gaps)
 
     def values(self, record: Record) -> Record:
@@ -533,6 +534,7 @@ class TensorReader:
         """The symbols of values by context, by chunk."""
         record, stream = self.record, self.record.values
         refuse(stream.lanes > 1, "lanes by context")
+        refuse(stream.g > context.MAX_CHUNK_LOG2, f"chunks of 2^{stream.g} levels")
         shape = context.places(record.shape)
         known = context.levels(Bytes(stream.parameters), shape, record.k if record.value_map == CODEBOOK else None)
         parts = _parts(section, stream.g, record.numel, None)
