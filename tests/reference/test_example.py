@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 import deepcompress as dc
+from tests.reference.context import Coder, Mixer
 from tests.reference.decoder import read_whole
-from tests.reference.writer import Entry, Parts, build, shape, table
+from tests.reference.writer import Entry, Parts, Raw, build, shape, table
 
 TEXT = (Path(__file__).parent.parent.parent / "FORMAT.md").read_text(encoding="utf-8")
-FILE, PLANES = TEXT.split("\n## Example\n")[1].split("\nValues cut into planes:")
+FILE, REST = TEXT.split("\n## Example\n")[1].split("\nValues cut into planes:")
+PLANES, LEVELS = REST.split("\nSymbols by context:")
 
 
 def cells(part: str) -> bytes:
@@ -45,3 +50,30 @@ def test_both_read_the_planes() -> None:
     data = build(Parts([Entry("p", bytes([0, 3]) + shape(4) + stream, [section])], [table([1, 1])]))
     expected = struct.pack("<4H", *(int(word, 16) for word in re.findall(r"`([0-9A-F]{4})`", PLANES)[:4]))
     assert read_whole(data).tensors["p"].data == dc.load(data, framework="numpy")["p"].tobytes() == expected
+
+
+def test_both_read_the_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the questions, their contexts, chances and answers, and the coder's range are those of the table."""
+    asked: list[list[str]] = []
+    ask, narrow = Mixer.ask, Coder.narrow
+
+    def asks(mixer: Mixer, coder: Coder, contexts: Sequence[int], which: int = 0) -> int:
+        asked.append([" ".join(map(str, contexts))])
+        return ask(mixer, coder, contexts, which)
+
+    def narrows(coder: Coder, chance: int, *, yes: bool) -> int:
+        answer = narrow(coder, chance, yes=yes)
+        asked[-1] += [f"{chance:,}", "yes" if yes else "no", f"{coder.low:08X}", f"{coder.high:08X}"]
+        return answer
+
+    content = cells(LEVELS)
+    stream, section = content[:-2], content[-2:]
+    record = bytes([1, 0]) + shape(2, 3) + b"\3" + stream
+    data = build(Parts([Entry("w", record, [Raw(struct.pack("<3f", -2.0, -1.0, 1.0)), section])]))
+    expected = struct.pack("<6f", 0, 1, 0, 0, 1, -2)
+    assert dc.load(data, framework="numpy")["w"].tobytes() == expected
+    monkeypatch.setattr(Mixer, "ask", asks)
+    monkeypatch.setattr(Coder, "narrow", narrows)
+    assert read_whole(data).tensors["w"].data == expected
+    rows = re.findall(r"^\|[^|]*\|[^|]*\? \| ([\d ]+) \| ([\d,]+) \| (\w+).*? \| `(\w+)` \| `(\w+)` \|$", LEVELS, re.MULTILINE)
+    assert asked == [list(row) for row in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from deepcompress.container.layout import DTYPES, NARROWER, numel
-from deepcompress.tensors import contexts, cutting, streams
+from deepcompress.tensors import contexts, cutting, encode, streams
 from deepcompress.tensors.affine import AffineTensor, by_channel
 from deepcompress.tensors.build import Extras, Tie, write_model
 from deepcompress.tensors.codebook import Codebook
@@ -35,6 +36,18 @@ def small_chunks(symbols: int, lanes: int) -> Iterator[None]:
     of_streams = mock.patch.multiple(streams, _CHUNK_SYMBOLS=symbols, _SINGLE_LANE=1, _LANES=lanes)
     of_contexts = mock.patch.object(contexts, "_CHUNK_LOG2", symbols.bit_length() - 1)
     with of_streams, of_contexts, mock.patch.multiple(cutting, _CHUNK_LOG2=symbols.bit_length() - 1, _FEW=1, _LANES=lanes):
+        yield
+
+
+@contextmanager
+def only_contexts() -> Iterator[None]:
+    """All symbols by contexts, whatever is shortest; for encodings of coder "context"."""
+    honest, plenty = encode._by_contexts, 1 << 62
+
+    def always(base: Any, sections: Any, symbols: Any, around: Any, bits: int, tables: Any) -> Any:
+        return honest(base, sections, symbols, around, plenty, tables)
+
+    with mock.patch.object(encode, "_by_contexts", always):
         yield
 
 
@@ -94,6 +107,25 @@ def shared_tensor(
     symbols = np.minimum(rng.geometric(0.3, count), k) if rng.random() < 0.5 else rng.integers(min(k, 1), k + 1, count)
     symbols = np.where(rng.random(count) < density, symbols, 0)
     return CompressedTensor(shape, dtype, Codebook(centroids), symbols.astype(streams_dtype(k)))
+
+
+def level_tensor(
+    dtype: str, shape: tuple[int, ...], sides: tuple[int, int], seed: int, density: float, period: int = 0
+) -> CompressedTensor:  # fmt: skip
+    """So many centroids below and above zero, small ones more often; with a period, columns are alike at that distance."""
+    below, above = sides
+    rng = np.random.default_rng(seed)
+    centroids = np.concatenate([np.arange(-below, 0), np.arange(1, above + 1)])
+    count = numel(shape)
+    sizes = np.where(rng.random(count) < 0.8, rng.geometric(0.2, count), rng.integers(1, max(below, above) + 2, count))
+    levels = np.where(rng.random(count) * (below + above) < below, -np.minimum(sizes, below), np.minimum(sizes, above))
+    kept = np.full(count, density)
+    if period:
+        kept = np.where(np.arange(count) % math.prod(shape[1:]) % period < 2, 0.95, density / 9)
+    levels = np.where(rng.random(count) < kept, levels, 0)
+    symbols = np.where(levels, levels + below + (levels < 0), 0).astype(streams_dtype(below + above))
+    kind = "float32" if dtype == "bfloat16" else dtype
+    return CompressedTensor(shape, dtype, Codebook((centroids / 8).astype(kind)), symbols)
 
 
 def streams_dtype(k: int) -> Any:
@@ -169,6 +201,25 @@ def affine_tensors(draw: st.DrawFn) -> AffineTensor:
     if draw(st.booleans()):
         return affine_tensor(dtype, stored, shape, axis, draw(seeds), levels)
     return grid_tensor(dtype, stored, shape, axis, draw(seeds), levels, draw(densities))
+
+
+# What weights by contexts differ in: dimensions, kernels, rows alike at a distance, and how levels lie around zero.
+context_shapes = st.sampled_from([
+    (), (0,), (1,), (300,), (6, 50), (1, 80), (80, 1), (20, 0), (40, 24), (3, 1, 7, 9), (9, 8, 1, 1), (6, 5, 3, 3), (4, 3, 5, 5),
+    (8, 4, 3), (4, 0, 3, 3), (3, 2, 2, 3, 2), (2, 3, 1, 40, 1), (2, 2, 7, 7),
+])  # fmt: skip
+level_sides = st.sampled_from([(0, 0), (1, 1), (0, 1), (1, 0), (2, 1), (7, 8), (0, 14), (15, 15), (16, 16), (17, 0), (100, 120)])
+
+
+@st.composite
+def context_tensors(draw: st.DrawFn) -> CompressedTensor | AffineTensor:
+    dtype, shape, seed, density = draw(st.sampled_from(FLOATS)), draw(context_shapes), draw(seeds), draw(densities)
+    if draw(st.booleans()):
+        axis = draw(st.sampled_from([None, *range(len(shape))]))
+        levels = draw(st.sampled_from([1, 2, 3, 16, 255, 65_536]))
+        return grid_tensor(dtype, draw(st.sampled_from([dtype, *NARROWER.get(dtype, ())])), shape, axis, seed, levels, density)
+    sides = (20_000, 40_000) if dtype == "float32" and seed % 40 == 0 else draw(level_sides)
+    return level_tensor(dtype, shape, sides, seed, density, draw(st.sampled_from([0, 4])) if shape == (40, 24) else 0)
 
 
 any_tensors = st.one_of(dense_tensors(), shared_tensors(), affine_tensors())
