@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcompress.coding.bits import sealed
-from deepcompress.coding.context_kernels import code_levels
+from deepcompress.coding.context_kernels import ABOVE, code_levels
 from deepcompress.errors import FormatError, ParameterError
 
 __all__ = ["Levels", "decode_levels", "encode_levels"]
@@ -80,5 +80,5 @@ def decode_levels(data: NDArray[np.uint8], known: Levels, levels: NDArray[np.int
     data = sealed(data)
     used = code_levels(levels, data, np.empty(0, np.uint8), np.array(known, np.int64), start, True)
     if used != len(data):
-        what = "ends early or late" if used < 0 else f"{used} bytes would say the same"
-        raise FormatError(f"{len(data)} bytes of levels: {what}")
+        what = "a level is above the largest that can stand here" if used == ABOVE else "they end early or late"
+        raise FormatError(f"{len(data)} bytes of levels: {what if used < 0 else f'{used} bytes would say the same'}")

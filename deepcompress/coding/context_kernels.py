@@ -19,6 +19,7 @@ _MIX_RATE, _MIX_SHIFT = 3, 18  # how fast mixing weights follow
 _DENSEST = 24  # step of a density where nearly nothing is left
 _UNARY = 14  # questions after a level's size, before the rest is said in bits
 _REST_BITS = 16  # of the rest, at most
+ABOVE = -2  # what is handed back where a level's size is above the largest
 _COUNTERS = 1 << 16  # of columns, and of channels, at most
 
 # Contexts of each question, and how many values one can have.
@@ -271,7 +272,7 @@ def code_levels(levels: Any, data: Any, out: Any, known: Any, start: int, readin
         if beyond == _UNARY and beyond + 1 < top:
             beyond += _rest(abs(level) - _UNARY, tail, wire, reading) - 1
         if beyond + 1 > top:
-            return -2
+            return ABOVE
         levels[at] = beyond + 1 if positive else -(beyond + 1)
         zeros = 0
         filled, row_filled, kernel_filled = filled + 1, row_filled + 1, kernel_filled + 1

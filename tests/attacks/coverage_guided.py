@@ -19,8 +19,8 @@ from pathlib import Path
 
 CORPUS = Path(__file__).with_name("corpus")
 # Their loops are compiled from bytecode, which must stay as it is.
-COMPILED = ("coding.cutting", "coding.jit", "coding.kernels", "coding.memory", "coding.merge", "coding.planes", "coding.walks")
-COMPILED += ("tensors.affine", "tensors.codebook", "tensors.maps")
+COMPILED = ("coding.context_kernels", "coding.cutting", "coding.jit", "coding.kernels", "coding.memory", "coding.merge")
+COMPILED += ("coding.planes", "coding.walks", "tensors.affine", "tensors.codebook", "tensors.maps")
 LARGEST = 6_000
 SECONDS, MEBIBYTES = 10, 2_048  # of one mutant
 

@@ -42,7 +42,14 @@ def tiny_files() -> list[bytes]:
     ]
     with samples.small_chunks(8, 2):
         fourth = samples.to_file(grids, Encoding(one_offset=True))
-    return [samples.to_file(coded, extras=Extras({"k": "v"}, {"a": [1]}, {"layer": 2})), second, third, fourth]
+    levels: samples.Named = [
+        ("conv", samples.level_tensor("float32", (3, 2, 3, 3), (2, 3), 4, 0.4)),
+        ("fc", samples.level_tensor("float16", (4, 24), (1, 0), 5, 0.2, 4)),
+        ("grid", samples.grid_tensor("float32", "float32", (6, 5), 0, 4, 63, 0.5)),
+    ]
+    with samples.small_chunks(32, 1), samples.only_contexts():
+        fifth = samples.to_file(levels, Encoding("context"))
+    return [samples.to_file(coded, extras=Extras({"k": "v"}, {"a": [1]}, {"layer": 2})), second, third, fourth, fifth]
 
 
 def more_files() -> list[bytes]:
@@ -55,6 +62,8 @@ def more_files() -> list[bytes]:
     for lanes, kinds in ((1, DTYPES[:7]), (2, DTYPES[7:15]), (1, DTYPES[15:])):
         with samples.small_chunks(128, lanes):
             files.append(samples.to_file([_planes(kind.name, lanes) for kind in kinds]))
+    with samples.small_chunks(64, 1), samples.only_contexts():
+        files.append(samples.to_file(_levels(), Encoding("context", one_offset=True)))
     return files
 
 
@@ -114,6 +123,22 @@ def _grids(seed: int) -> samples.Named:
         named.append((f"dense.{dtype}", samples.grid_tensor(dtype, dtype, (6, 9), axis, seed + place, 4 << 2 * place)))
         named.append((f"sparse.{dtype}", samples.grid_tensor(dtype, dtype, (6, 9), axis, seed + place, 7, 0.3)))
     return named
+
+
+def _levels() -> samples.Named:
+    """Kernels, vectors, a lag; one side only, none at all, and sizes that are said in bits."""
+    tensors = [
+        samples.level_tensor("float32", (4, 3, 5, 5), (7, 8), 1, 0.1),
+        samples.level_tensor("float64", (8, 2, 3), (1, 1), 2, 0.5),
+        samples.level_tensor("bfloat16", (90,), (0, 17), 3, 0.9),
+        samples.level_tensor("float32", (16, 24), (2, 2), 4, 0.3, 4),
+        samples.level_tensor("float16", (5, 9), (3, 0), 5, 1.0),
+        samples.level_tensor("float32", (7, 9), (0, 0), 6, 1.0),
+        samples.grid_tensor("float32", "float16", (6, 9), 1, 8, 65_536, 0.2),
+        samples.grid_tensor("float16", "float16", (6, 9), None, 9, 16),
+        samples.grid_tensor("float64", "float32", (8, 3, 3, 3), 0, 10, 16, 0.3),
+    ]
+    return [(f"w{place}", tensor) for place, tensor in enumerate(tensors)]
 
 
 def _planes(dtype: str, seed: int) -> tuple[str, DenseTensor]:

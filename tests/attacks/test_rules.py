@@ -110,6 +110,25 @@ def cut(
     return Entry("w", head + stream(3, len(section), parameters, *geometry), [section])
 
 
+def levels(
+    parameters: Sequence[int] | bytes = (2, 2_048, 0),
+    section: bytes = b"\x89\5",
+    *,
+    sides: Sequence[int] = (2, 3),
+    geometry: Sequence[int] = (20, 0),
+) -> Entry:
+    """By context, and well-formed: levels 0, 1, 0, 0, 1, -2 of three centroids."""
+    given = parameters if isinstance(parameters, bytes) else b"".join(map(varint, parameters))
+    head = bytes([1, F32]) + shape(*sides) + varint(3) + stream(4, len(section), given, *geometry)
+    return Entry("w", head, [Raw(f32s(-2.0, -1.0, 1.0)), section])
+
+
+def affine_levels(*parameters: int, section: bytes = b"", numel: int = 1) -> Entry:
+    """By context, on a grid; no bytes are as many answers yes as there may be."""
+    head = bytes([2, F32]) + shape(numel) + b"\0" + stream(4, len(section), b"".join(map(varint, parameters)), 20)
+    return Entry("w", head, [Raw(f32s(1.0) + u32(0)), section])
+
+
 def names(content: bytes, count: int = 1) -> Parts:
     return Parts([raw() for _ in range(count)], names=plain(content))
 
@@ -127,7 +146,7 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "magic": (Parts([raw()], head=b"\x89DCZ\1\0\0\0"), r"not a \.dcz file: it begins with b'\\x89DCZ'"),
     "major version": (Parts([raw()], head=b"\xdcDCZ\2\0\0\0"), r"format version 2\.0, this reader knows 1\.x"),
     "flags": (Parts([raw()], head=b"\xdcDCZ\1\0\0\x80"), r"flags 0x8000"),
-    "flag 0x0002": (Parts([raw()], head=b"\xdcDCZ\1\2\3\0"), r"flags 0x0002, which this reader \(format 1\.2\) does not know"),
+    "flag 0x0002": (Parts([raw()], head=b"\xdcDCZ\1\2\3\0"), r"flags 0x0002, which this reader \(format 1\.3\) does not know"),
     "directory checksum": (Parts([raw()], wrong_crc=1), r"directory's checksum is 0x[0-9a-f]{8}, the trailer says"),
     "a directory of 2 GiB": (Parts([raw()], directory_size=2**31), r"the trailer says 2147483648 bytes of directory, the file"),
     "a directory of 4 GiB": (Parts([raw()], directory_size=2**32 - 1), r"says 4294967295 bytes"),
@@ -250,6 +269,17 @@ WHOLE: dict[str, tuple[Parts, str]] = {
         r"record of 'w'.*a stream of symbols cannot have codec 3",
     ),
     "planes of gaps": (Parts([sparse([1], [1], 9, gap_codec=3)]), r"record of 'w'.*a stream of symbols cannot have codec 3"),
+    "levels without a map": (
+        Parts([record([0, F32], shape(0), stream(4, 0, b"\2\1\0", 20))]), r"record of 'w'.*codec 4 stores symbols, and there is no",
+    ),
+    "levels in a sparse tensor": (
+        Parts([record([5, F32], shape(9), b"\3\1\2\0", stream(1, 1, fixed(2)), stream(4, 0, b"\2\1\0", 20))]),
+        r"record of 'w'.*codec 4 stores the symbols of all elements, and the tensor is sparse",
+    ),
+    "levels as gaps": (
+        Parts([record([4, F32], shape(9), b"\1\2\0", stream(4, 0, b"\2\1\0", 20), raw_stream())]),
+        r"record of 'w'.*gaps cannot have codec 4",
+    ),
     "the same as planes": (
         Parts([cut(planes(constant_plane(8, 0)), b""), Entry("x", b"\x40")]),
         r"record of 'x'.*like the tensor before it, which is none of raw values",
@@ -426,6 +456,31 @@ TENSOR: dict[str, tuple[Entry, str]] = {
         r"values: chunk 1, .*padding and must be zero",
     ),
     "planes: lanes": (cut(planes(plain_plane(8)), bytes(4), geometry=(31, 6)), r"values: geometry 0xdf means 2\*\*6 lanes"),
+    "levels: centroids below zero": (levels((4, 2_048, 0)), r"values: codec parameters, byte 1: 4 of 3 centroids are below zero"),
+    "levels: 2**62 centroids below zero": (levels((2**62, 2_048, 0)), r"4611686018427387904 of 3 centroids are below zero"),
+    "levels: below symbol 0": (affine_levels(2, 3, 1, 9, 0), r"codec parameters, byte 3: levels from -3 to 1 around symbol 2"),
+    "levels: above symbol 65,535": (affine_levels(2, 0, 65_534, 9, 0), r"codec parameters, byte 5: levels from -0 to 65534 around"),
+    "levels: far above symbol 65,535": (affine_levels(2, 0, 2**63 - 1, 9, 0), r"levels from -0 to 9223372036854775807 around"),
+    "levels: first 0": (levels((2, 0, 0)), r"values: codec parameters, byte 3: a chance of 0 in 4,096, a lag of 0"),
+    "levels: first 4,096": (levels((2, 4_096, 0)), r"codec parameters, byte 4: a chance of 4096 in 4,096"),
+    "levels: lag of a row": (levels((2, 1, 3)), r"codec parameters, byte 3: .* a lag of 3 in rows of 3"),
+    "levels: lag of 2**63 - 1": (levels((2, 1, 2**63 - 1)), r"a lag of 9223372036854775807 in rows of 3"),
+    "levels: lag beside a kernel": (levels((2, 1, 1), sides=(2, 1, 3)), r"a lag of 1 in rows of 3"),
+    "levels: parameters left over": (levels((2, 2_048, 0, 0)), r"values: codec parameters, byte 4: 1 bytes are left over"),
+    "levels: parameters cut off": (levels((2, 2_048)), r"values: codec parameters, byte 3: 1 bytes are needed, 0 are left"),
+    "levels: two lanes": (levels(geometry=(20, 1)), r"values: 2 lanes of chunks of 2\*\*20 symbols, codec 4 has one lane"),
+    "levels: large chunks": (levels(geometry=(21, 0)), r"values: 1 lanes of chunks of 2\*\*21 .* at most 2\*\*20"),
+    "levels: 64 lanes": (levels(geometry=(20, 6)), r"values: geometry 0xd4 means 2\*\*6 lanes"),
+    "levels: zeros behind": (levels(section=b"\x89\5\0"), r"values: 3 bytes of levels: 2 bytes would say the same"),
+    "levels: other bytes at the end": (levels(section=b"\x89\6"), r"values: 2 bytes of levels: they end early or late"),
+    "levels: a chunk too short": (levels(section=b"\x89", sides=(300,)), r"values: 1 bytes of levels: they end early or late"),
+    "levels: bytes of no symbols": (levels(section=b"\0", sides=(0, 3)), r"values: chunk 0 has 0 symbols in 1 bytes"),
+    "levels: no chunk table": (levels(geometry=(1, 0)), r"values: a table of 3 chunks takes 12 bytes, the section has 2"),
+    "levels: chunk bytes": (
+        levels(section=u32(2, 1) + bytes(2), geometry=(2, 0)), r"values: chunk lengths sum to 3, the section has 2 bytes",
+    ),
+    "levels: none but 0": (affine_levels(0, 0, 0, 9, 0), r"values: 0 bytes of levels: a level is above the largest that can stand"),
+    "levels: above the largest": (affine_levels(0, 0, 65_535, 9, 0), r"0 bytes of levels: a level is above the largest that can stand"),
     "unknown codec": (record([0, F32], shape(9), stream(29, 0, b"?", 31, 7)), r"values: codec 29 is unknown to this reader"),
 }
 

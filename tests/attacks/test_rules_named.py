@@ -70,7 +70,8 @@ RULES: dict[str, list[str]] = {
     "it fails that tensor by name, whatever its geometry and parameters say": ["unknown codec"],
     "Elements of bool are 0 or 1": ["bool", "bool, sparse", "planes: bool"],
     "Codecs 0 and 3 need value map 0": ["raw with a map", "planes with a codebook", "planes with an affine map"],
-    "codecs 1 and 2 need value map 1 or 2": ["symbols without a map", "codewords without a map"],
+    "codecs 1, 2 and 4 need value map 1 or 2": ["symbols without a map", "codewords without a map", "levels without a map"],
+    "A sparse tensor has codec 4 neither in its values nor in its gaps": ["levels in a sparse tensor", "levels as gaps"],
     # Values cut into planes
     "per plane u8 width (1 to what is left of W; all together are W)": [
         "planes that leave bits", "no planes", "planes of too many bits", "a plane of no bits", "a plane behind the last bit",
@@ -120,6 +121,25 @@ RULES: dict[str, list[str]] = {
     "must not end with an escape": ["last gap an escape"],
     "The number of symbols other than escapes is the number of the chunk's nonzeros": [
         "nonzeros", "chunk nonzeros", "escapes that are nonzeros",
+    ],
+    # Symbols by context
+    "the varint B (at most k)": ["levels: centroids below zero", "levels: 2**62 centroids below zero"],
+    "(A <= Z; Z + H <= 65,535)": [
+        "levels: below symbol 0", "levels: above symbol 65,535", "levels: far above symbol 65,535",
+    ],
+    "the varints `first`, from 1 to 4,095, and `lag`": [
+        "levels: first 0", "levels: first 4,096", "levels: parameters left over", "levels: parameters cut off",
+    ],
+    "`lag` is 0, or, with kernel = 1, below `columns`": [
+        "levels: lag of a row", "levels: lag of 2**63 - 1", "levels: lag beside a kernel",
+    ],
+    "one lane (l = 0) and chunks of at most 2^20 levels (g <= 20)": [
+        "levels: two lanes", "levels: 64 lanes", "levels: large chunks",
+    ],
+    "a chunk table if C > 1, then the chunks": ["levels: no chunk table", "levels: chunk bytes"],
+    "A size above `top` is refused": ["levels: none but 0", "levels: above the largest"],
+    "A reader refuses a chunk that is not exactly what went out": [
+        "levels: zeros behind", "levels: other bytes at the end", "levels: a chunk too short", "levels: bytes of no symbols",
     ],
     # Codes
     "0 for a symbol that does not occur, at most 20": [
