@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from torch import nn
 
 import deepcompress as dc
+from deepcompress.coding import pool
+from deepcompress.coding.context import Levels, encode_levels
+from deepcompress.container import layout
 from deepcompress.errors import FormatError
 from deepcompress.tensors.arena import Arena
 from tests.attacks import memory
@@ -90,6 +95,33 @@ def test_more_than_there_can_be_is_a_memory_error_or_refused_before(numel: int) 
             read()
     with pytest.raises(FormatError, match=f"^<bytes>: {4 * numel} bytes when decoded, at most 1000 are allowed$"):
         dc.load(build(Parts(entries)), max_bytes=1_000)
+
+
+def test_three_times_what_is_declared_by_contexts() -> None:
+    """A few hundred bytes, and one row so long that its counters would take more than its weights."""
+    known, size = Levels(0, 1, 1, HALF), 1 << layout.MAX_CONTEXT_CHUNK_LOG2
+    chunks = [encode_levels(np.ones(size, np.int32), known, start).tobytes() for start in range(0, HALF, size)]
+    section = u32(*map(len, chunks)) + b"".join(chunks)
+    values = stream(4, len(section), varint(0) + varint(1) + varint(0), layout.MAX_CONTEXT_CHUNK_LOG2)
+    entry = dense(1, F16, HALF, varint(1), values, ONE, section)
+    assert len(section) < 1_000
+    model = dc.load(build(Parts([entry])), framework="numpy", max_bytes=BYTES)
+    assert (model.numpy()["w"] == 1).all()
+    with pool.limited(2):  # each thread has the levels of a chunk
+        assert memory.allocated(model.numpy) <= FACTOR * BYTES + SLACK
+
+
+def test_zeros_behind_the_end_are_not_read_for_long() -> None:
+    """Sixteen questions for each level, and nothing in the file that answers them."""
+    values = stream(4, 0, varint(0) + varint(1) + varint(0), layout.MAX_CONTEXT_CHUNK_LOG2)
+    centroids = Raw(np.arange(1, 16, dtype=np.float16).tobytes())
+    size = 1 << layout.MAX_CONTEXT_CHUNK_LOG2
+    model = dc.load(build(Parts([dense(1, F16, size, varint(15), values, centroids, b"")])), framework="numpy")
+    for _ in range(2):  # the second time, kernels are compiled
+        begin = time.process_time()
+        with pytest.raises(FormatError, match="they end early or late"):
+            model.numpy()
+    assert time.process_time() - begin < 0.1
 
 
 def test_pages_that_tracemalloc_does_not_see_are_measured() -> None:
