@@ -19,10 +19,10 @@ from unittest import mock
 
 import numpy as np
 
-from deepcompress.container.layout import CODEC_PLANES, DTYPES, NARROWER
+from deepcompress.container.layout import CODEC_CONTEXT, DTYPES, NARROWER
 from deepcompress.container.records import StreamRecord, TensorRecord
 from deepcompress.container.writer import Writer
-from deepcompress.tensors import cutting, planes, streams
+from deepcompress.tensors import contexts, cutting, encode, planes, streams
 from deepcompress.tensors.affine import AffineTensor
 from deepcompress.tensors.build import Extras, Tie, write_model
 from deepcompress.tensors.codebook import Codebook
@@ -82,6 +82,21 @@ def grid(
     count = len(tensor.symbols)
     symbols = np.where(mixed(3 * count, 100)[2 * count :] < kept, tensor.symbols, zero).astype(np.uint16)
     return AffineTensor(shape, dtype, tensor.stored, tensor.scales, np.full_like(tensor.offsets, zero), axis, symbols)
+
+
+def leveled(dtype: str, shape: tuple[int, ...], below: int, above: int, kept: int, period: int = 0) -> CompressedTensor:
+    """So many centroids below and above zero; with a period, columns are alike at that distance."""
+    count = int(np.prod(shape))
+    first, second, third = (mixed((part + 1) * count, 997)[part * count :] for part in range(3))
+    sizes = 1 + np.minimum(first % 19, second % max(below, above, 1))
+    levels = np.where(third % (below + above) < below, -np.minimum(sizes, below), np.minimum(sizes, above))
+    chances = mixed(4 * count, 100)[3 * count :]
+    thick = np.arange(count) % max(count // shape[0], 1) % period < 2 if period else np.zeros(count, bool)
+    levels = np.where(np.where(thick, chances // 4, chances) < kept, levels, 0)
+    symbols = np.where(levels, levels + below + (levels < 0), 0)
+    centroids = np.concatenate([np.arange(-below, 0), np.arange(1, above + 1)]) / 8
+    codebook = Codebook(centroids.astype("float32" if dtype == "bfloat16" else dtype))
+    return CompressedTensor(shape, dtype, codebook, symbols.astype(np.min_scalar_type(below + above)))
 
 
 def weights(dtype: str, count: int) -> DenseTensor:
@@ -227,6 +242,34 @@ def _modules() -> Named:
     return [("scale", dense("float32", ())), *((name, dense("float32", (4,))) for name in norms)]
 
 
+def _levels() -> Named:
+    return [
+        ("conv", leveled("float32", (6, 5, 3, 3), 7, 8, 15)),
+        ("conv.large", leveled("float32", (3, 4, 5, 5), 15, 16, 30)),
+        ("conv.one", leveled("float16", (20, 16, 1, 1), 3, 4, 20)),
+        ("conv.line", leveled("float64", (8, 6, 7), 2, 2, 50)),
+        ("conv.volume", leveled("float32", (3, 2, 2, 3, 2), 4, 4, 60)),
+        ("fc", leveled("float32", (30, 40), 15, 16, 8)),
+        ("fc.period", leveled("float32", (40, 32), 2, 2, 18, 8)),
+        ("ternary", leveled("bfloat16", (24, 30), 1, 1, 25)),
+        ("positive", leveled("float32", (20, 25), 0, 6, 40)),
+        ("negative", leveled("float16", (20, 25), 17, 0, 40)),
+        ("vector", leveled("float32", (300,), 8, 8, 30)),
+        ("scalar", shared("float32", (), 2)),
+        ("zero", leveled("float32", (9, 90), 3, 4, 0)),
+        ("no.zero", leveled("float32", (9, 30), 3, 4, 100)),
+        ("no.centroids", shared("float32", (50,), 0)),
+        ("empty", shared("float32", (0, 3), 2)),
+        ("many", leveled("float32", (12, 20), 300, 400, 70)),
+        ("grid", grid("float32", (20, 30), None, 255, 30)),
+        ("grid.rows", grid("float32", (12, 6, 3, 3), 0, 15, 12)),
+        ("grid.columns", grid("float64", (6, 40), 1, 65_535, 60, "float32")),
+        ("grid.bfloat", grid("bfloat16", (15, 20), 0, 15, 20)),
+        ("grid.offsets", affine("float16", (12, 25), 0, 16)),
+        ("grid.wide", affine("float32", (40,), None, 65_536)),
+    ]
+
+
 def _ties() -> Named:
     return [
         ("encoder.embed.weight", shared("float32", (12, 10), 7)),
@@ -268,6 +311,17 @@ def _cut() -> bytes:
         return _file(_planes())
 
 
+def _by_contexts() -> bytes:
+    """All symbols by contexts, whatever is shortest, in chunks of 256."""
+    honest = encode._by_contexts
+
+    def always(base: Any, sections: Any, symbols: Any, around: Any, bits: int, tables: Any) -> Any:
+        return honest(base, sections, symbols, around, 1 << 62, tables)
+
+    with mock.patch.object(contexts, "_CHUNK_LOG2", 8), mock.patch.object(encode, "_by_contexts", always):
+        return _file(_levels(), Encoding("context", one_offset=True))
+
+
 def _future() -> bytes:
     """A codec and a metadata section of a later minor version, between what every reader knows."""
     file = io.BytesIO()
@@ -294,6 +348,7 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "raw": lambda: _file(_raw()),
     "planes": _cut,
     "planes_whole": lambda: _file(_planes()),
+    "contexts": _by_contexts,
     "ties": lambda: _file(_ties(), extras=Extras({"naïve": "yes"}, {"stages": [1]}, {"encoder.embed": 1, "norm": 2})),
     "versions": _versions,
     "future": _future,
@@ -307,7 +362,7 @@ MAKERS: dict[str, Callable[[], bytes]] = {
 def digests(data: bytes) -> dict[str, Any]:
     """What a reader must find in a file."""
     model = CompressedModel(data, framework="numpy")
-    unknown = {r.name for r in model.records if r.values and r.values.codec > CODEC_PLANES}
+    unknown = {r.name for r in model.records if r.values and r.values.codec > CODEC_CONTEXT}
     arrays = {name: model[name] for name in model if name not in unknown}
     return {
         "sha256": hashlib.sha256(data).hexdigest(),

@@ -270,7 +270,8 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     ),
     "planes of gaps": (Parts([sparse([1], [1], 9, gap_codec=3)]), r"record of 'w'.*a stream of symbols cannot have codec 3"),
     "levels without a map": (
-        Parts([record([0, F32], shape(0), stream(4, 0, b"\2\1\0", 20))]), r"record of 'w'.*codec 4 stores symbols, and there is no",
+        Parts([record([0, F32], shape(0), stream(4, 0, b"\2\1\0", 20))]),
+        r"record of 'w'.*codec 4 stores symbols, and there is no value map",
     ),
     "levels in a sparse tensor": (
         Parts([record([5, F32], shape(9), b"\3\1\2\0", stream(1, 1, fixed(2)), stream(4, 0, b"\2\1\0", 20))]),
@@ -459,7 +460,7 @@ TENSOR: dict[str, tuple[Entry, str]] = {
     "levels: centroids below zero": (levels((4, 2_048, 0)), r"values: codec parameters, byte 1: 4 of 3 centroids are below zero"),
     "levels: 2**62 centroids below zero": (levels((2**62, 2_048, 0)), r"4611686018427387904 of 3 centroids are below zero"),
     "levels: below symbol 0": (affine_levels(2, 3, 1, 9, 0), r"codec parameters, byte 3: levels from -3 to 1 around symbol 2"),
-    "levels: above symbol 65,535": (affine_levels(2, 0, 65_534, 9, 0), r"codec parameters, byte 5: levels from -0 to 65534 around"),
+    "levels: above symbol 65,535": (affine_levels(2, 0, 65_534, 9, 0), r"codec parameters, byte 5: levels from -0 to 65534"),
     "levels: far above symbol 65,535": (affine_levels(2, 0, 2**63 - 1, 9, 0), r"levels from -0 to 9223372036854775807 around"),
     "levels: first 0": (levels((2, 0, 0)), r"values: codec parameters, byte 3: a chance of 0 in 4,096, a lag of 0"),
     "levels: first 4,096": (levels((2, 4_096, 0)), r"codec parameters, byte 4: a chance of 4096 in 4,096"),
@@ -479,8 +480,8 @@ TENSOR: dict[str, tuple[Entry, str]] = {
     "levels: chunk bytes": (
         levels(section=u32(2, 1) + bytes(2), geometry=(2, 0)), r"values: chunk lengths sum to 3, the section has 2 bytes",
     ),
-    "levels: none but 0": (affine_levels(0, 0, 0, 9, 0), r"values: 0 bytes of levels: a level is above the largest that can stand"),
-    "levels: above the largest": (affine_levels(0, 0, 65_535, 9, 0), r"0 bytes of levels: a level is above the largest that can stand"),
+    "levels: none but 0": (affine_levels(0, 0, 0, 9, 0), r"values: 0 bytes of levels: a level is above the largest that"),
+    "levels: above the largest": (affine_levels(0, 0, 65_535, 9, 0), r"0 bytes of levels: a level is above the largest that"),
     "unknown codec": (record([0, F32], shape(9), stream(29, 0, b"?", 31, 7)), r"values: codec 29 is unknown to this reader"),
 }
 

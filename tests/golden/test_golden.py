@@ -86,7 +86,7 @@ def test_they_cover_the_format() -> None:
     assert {("raw", 0, 0), ("gaps", 0, 0), ("tie", 0, None)} <= kinds
     assert {("planes", 0, 3), ("gaps", 0, 3)} <= kinds
     assert {"plain", "constant", "coded", *(kind.name for kind in layout.DTYPES)} <= cut
-    assert {("dense", value_map, codec) for value_map in (1, 2) for codec in both} <= kinds
+    assert {("dense", value_map, codec) for value_map in (1, 2) for codec in (*both, layout.CODEC_CONTEXT)} <= kinds
     assert {("gaps", value_map, codec) for value_map in (1, 2) for codec in both} <= kinds
     assert {(one_offset, sparse) for one_offset in (True, False) for sparse in (True, False)} <= kinds
     assert {kind.name for kind in layout.DTYPES} <= dtypes
