@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from deepcompress.coding import bits, cutting, kernels, planes
+from deepcompress.coding.context import Levels, decode_levels, encode_levels
 from deepcompress.coding.gaps import decode_gaps, encode_gaps, find_nonzeros, place, scatter
 from deepcompress.coding.huffman import HuffmanCode
 from deepcompress.coding.jit import CHECKED
@@ -156,6 +157,26 @@ def noise_for_planes(turns: int) -> None:
             note(joined)
 
 
+def noise_for_levels(turns: int) -> int:
+    """Levels come back, and other bytes are refused or are other levels; places and neighbours of every shape."""
+    refused = 0
+    for turn in range(turns):
+        kernel_row, size, start = (int(rng.integers(low, high)) for low, high in ((1, 6), (0, 60), (0, 400)))
+        kernel = (1, kernel_row, 2 * kernel_row, 40)[turn % 4]
+        columns = kernel * int(rng.integers(1, 9)) if turn % 5 else 2**40 * kernel
+        lowest, highest = (int(rng.choice([0, 1, 3, 15, 16, 65_535])) for _ in range(2))
+        lag = int(rng.integers(0, columns)) if kernel == 1 else 0
+        known = Levels(lowest, highest, int(rng.integers(1, 4_096)), columns, kernel, kernel_row, lag)
+        levels = fence(rng.integers(-lowest, highest + 1, size).astype(np.int32))
+        data, found = fence(encode_levels(levels, known, start)), fence(real_zeros(size, np.int32))
+        decode_levels(data, known, found, start)
+        assert np.array_equal(found, levels)
+        for noise in (data[: len(data) // 2], rng.permutation(data), rng.integers(0, 256, turn % 50).astype(np.uint8)):
+            refused += attempt(lambda: decode_levels(fence(noise), known, found, start))  # noqa: B023
+            note(found)
+    return refused
+
+
 def noise_for_long_streams() -> None:
     for size in (40_000, 40_003):
         symbols = fence(rng.integers(0, 12, size).astype(np.uint8))
@@ -196,6 +217,7 @@ def main() -> None:
         ctypes.string_at(array.ctypes.data + 1, 1)
     with mock.patch.multiple(np, empty=fenced_empty, zeros=fenced_empty):
         refused = noise_for_lanes(1500) + noise_for_gaps(500)
+        refused += noise_for_levels(300)
         noise_for_planes(1500)
         noise_for_fields(300)
         noise_for_long_streams()
