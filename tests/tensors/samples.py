@@ -239,7 +239,10 @@ def models(draw: st.DrawFn) -> Named:
 
 
 encodings = st.builds(
-    Encoding, coder=st.sampled_from(["huffman", "huffman", "fixed"]), max_code_length=st.integers(1, 20), one_offset=st.booleans()
+    Encoding,
+    coder=st.sampled_from(["huffman", "huffman", "fixed", "context"]),
+    max_code_length=st.integers(1, 20),
+    one_offset=st.booleans(),
 )
 cuts = st.tuples(st.sampled_from([1, 4, 32, 1 << 16]), st.sampled_from([1, 2, 4, 8, 16, 32]))
 
