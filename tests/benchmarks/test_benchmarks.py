@@ -25,6 +25,10 @@ EXPECTED: dict[str, tuple[tuple[str, ...], list[tuple[str, str, float | None]]]]
         ("Huffman encode, one thread", "", None), ("coding of a 90 %-sparse", "at least", 0.25),
         ("decoding of a 90 %-sparse", "at least", 0.25), ("scan", "", None), ("scatter", "", None),
     ]),
+    "context": ((), [
+        ("bytes of lenet300_mnist, by context", "at most", 1.0), ("bytes of resnet20_cifar10, by context", "at most", 1.0),
+        ("encode by context on one thread", "at least", 10), ("decode by context on one thread", "at least", 10),
+    ]),
     "kmeans": (("kmeans1d",), [
         ("k-means", "at least", 300), ("optimal", "at least", 10), ("k-means", "at most", 6),
     ]),
