@@ -156,6 +156,9 @@ def killed_at_moments(folder: Path, old: bytes, new: bytes, kills: int) -> dict[
 
 if __name__ == "__main__":
     signal.alarm(100)  # whatever hangs
+    for ignored in (signal.SIGHUP, signal.SIGTERM):  # as nohup and others leave them
+        signal.signal(ignored, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     source._NEWBORN_SECONDS = 0.0  # nobody else saves here
     kind, folder, *contents, kills = sys.argv[1:]
     where, (old, new) = Path(folder), (Path(content).read_bytes() for content in contents)
