@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         KMeansQuantize,
         Lossless,
         Prune,
+        RateRetrain,
         Retrain,
     )
     from deepcompress.quantize.activations import quantize_activations
@@ -86,6 +87,7 @@ _HOMES = {
     "KMeansQuantize": "pipeline.stages",
     "Lossless": "pipeline.stages",
     "Prune": "pipeline.stages",
+    "RateRetrain": "pipeline.stages",
     "Retrain": "pipeline.stages",
     "Calibration": "quantize.calibration",
     "calibrate": "quantize.calibration",
@@ -127,6 +129,7 @@ __all__ = [
     "Pipeline",
     "PipelineError",
     "Prune",
+    "RateRetrain",
     "Report",
     "Result",
     "Retrain",

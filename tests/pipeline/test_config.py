@@ -27,6 +27,7 @@ from deepcompress.pipeline.stages import (
     KMeansQuantize,
     Lossless,
     Prune,
+    RateRetrain,
     Retrain,
 )
 
@@ -85,6 +86,10 @@ grids = st.builds(
     seed=st.integers(0, 2**31),
     **choice,
 )
+rates = st.builds(
+    RateRetrain, bits=st.floats(0.01, 16), levels=st.integers(1, 127), ramp=st.floats(0, 0.5), freeze=st.floats(0.5, 1), **choice,
+    **training,
+)  # fmt: skip
 coders = st.sampled_from([HuffmanEncode, ContextEncode])
 encoders = coders.flatmap(
     lambda stage: st.builds(stage, max_code_length=st.integers(1, 20), leftovers=st.sampled_from([None, "float16"]))
@@ -98,7 +103,7 @@ def pipelines(draw: st.DrawFn) -> Pipeline:
     stages: list[tuple[str, Any]] = [(f"{i} {draw(names)}", stage) for i, stage in enumerate(draw(st.lists(before, max_size=2)))]
     if stages and draw(st.booleans()):
         stages = [("nested", Pipeline(stages))]
-    stages.append(("quantize", draw(quantizers | grids)))
+    stages.append(("quantize", draw(quantizers | grids | rates)))
     if draw(st.booleans()):
         stages.append(("finetune", draw(st.builds(Finetune, rest=st.booleans(), **training))))
     return Pipeline([*stages, ("encode", draw(encoders))])
@@ -117,6 +122,7 @@ def test_a_pipeline_survives_json_and_yaml(pipeline: Pipeline) -> None:
 
 def test_the_drawn_stages_are_all_there_are() -> None:
     drawn = {Prune, GradualPrune, Retrain, KMeansQuantize, AffineQuantize, Finetune, HuffmanEncode, ContextEncode, Lossless}
+    drawn |= {RateRetrain}
     assert set(STAGES.values()) == drawn
 
 

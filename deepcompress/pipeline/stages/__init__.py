@@ -8,12 +8,14 @@ from deepcompress.pipeline.stages.encode import ContextEncode, HuffmanEncode, Lo
 from deepcompress.pipeline.stages.finetune import Finetune
 from deepcompress.pipeline.stages.prune import Prune
 from deepcompress.pipeline.stages.quantize import KMeansQuantize
+from deepcompress.pipeline.stages.rate import RateRetrain
 from deepcompress.pipeline.stages.retrain import GradualPrune, Retrain
 
-STAGES: dict[str, type[Stage]] = {
-    stage.kind: stage
-    for stage in (Prune, GradualPrune, Retrain, KMeansQuantize, AffineQuantize, Finetune, HuffmanEncode, ContextEncode, Lossless)
-}
+_PRUNING = (Prune, GradualPrune, Retrain)
+_QUANTIZING = (KMeansQuantize, AffineQuantize, RateRetrain, Finetune)
+_ENCODING = (HuffmanEncode, ContextEncode, Lossless)
+
+STAGES: dict[str, type[Stage]] = {stage.kind: stage for stage in (*_PRUNING, *_QUANTIZING, *_ENCODING)}
 
 __all__ = [
     "STAGES",
@@ -25,5 +27,6 @@ __all__ = [
     "KMeansQuantize",
     "Lossless",
     "Prune",
+    "RateRetrain",
     "Retrain",
 ]
