@@ -35,6 +35,7 @@ _FIRST_PRICE = 1e-3  # of a bit, as a share of the mean gradient times the mean 
 _FOLLOW, _DAMP, _FASTEST = 0.1, 1.0, 0.2  # how the price follows the bits: their excess, their change, and the limit
 _PRIOR = 8.0  # weights that a row's density counts as known beforehand
 _LEAST = 1e-4  # density that is told apart from none
+_LEAST_PULL = 1.0  # bits; also where rows and columns are so dense that a zero is dearer than what is beside it
 _LARGEST_GROWTH = 50.0  # of a step, its logarithm: training is lost before
 
 
@@ -111,6 +112,7 @@ class _Layer:
         self.behind = self._masked(weight.detach().clone())
         self._first_step = _best_step(self.behind, count)
         self.growth = torch.zeros((), device=weight.device).requires_grad_()  # of the step, its logarithm: it stays above zero
+        self._shown_step = self._first_step
         self.levels = torch.zeros_like(self.behind)
         self.costs = torch.zeros(count + 1, device=weight.device)
         self.nonzero_costs = torch.zeros((), device=weight.device)  # bits more for a nonzero, by its row and column
@@ -123,12 +125,13 @@ class _Layer:
 
     def show(self) -> None:
         """Write the levels nearest to what lies behind into the weight."""
-        scaled = self.behind / self.step
+        self._shown_step = self.step
+        scaled = self.behind / self._shown_step
         nearest = torch.floor(scaled.abs() + 0.5).clamp_(max=self.count)
         if self.beyond is not None:  # zeros stay zero, and nothing else becomes zero
             nearest = nearest.clamp_(min=1) * self.beyond
         self.levels = nearest * torch.sign(scaled)
-        self.weight.copy_(self.levels * self.step)
+        self.weight.copy_(self.levels * self._shown_step)
 
     def freeze(self) -> None:
         """From here on nothing becomes zero, and no zero anything else."""
@@ -155,7 +158,7 @@ class _Layer:
         if self.beyond is None:
             between = (self.behind.abs() / self.step).floor_().clamp_(max=self.count - 1).long()
             bits = (self.costs[1:] - self.costs[:-1])[between]
-            bits = torch.where(between == 0, bits + self.nonzero_costs, bits).clamp_(min=0)
+            bits = torch.where(between == 0, bits + self.nonzero_costs, bits).clamp_(min=_LEAST_PULL)
             gradient.add_(torch.sign(self.behind) * bits, alpha=price / self.step)
         else:
             gradient.mul_(self.beyond)
@@ -163,8 +166,12 @@ class _Layer:
             gradient.mul_(self.kept)
 
     def scatter(self) -> None:
-        """The optimizer has moved what lies behind."""
-        self.behind = self._masked(self.weight.detach().clone())
+        """The optimizer has moved what lies behind, and the step; the one follows the other, so that no level changes by that.
+
+        Weights that are worth just what they cost lie where zero begins: a longer step would take all of them at once.
+        """
+        grown = self.step / self._shown_step
+        self.behind = self._masked(self.weight.detach() * grown)
         self.show()
 
     def _masked(self, values: Tensor) -> Tensor:
@@ -183,6 +190,7 @@ class _Layer:
         self.behind, self.levels, self.costs = (state[name].to(device) for name in ("behind", "levels", "costs"))
         self.beyond = None if state["beyond"] is None else state["beyond"].to(device)
         self.nonzero_costs = state["nonzero_costs"].to(device)
+        self._shown_step = self.step
 
 
 class _Price:
