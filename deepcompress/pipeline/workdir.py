@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -67,9 +67,9 @@ class Workdir:
         """
         if self._folder is None:
             return 0
-        weights = fingerprint(way.state.model)[:_DIGITS]
-        self._names = self._chain(self._group.once(lambda: self._begun_with(weights)))
-        done, tree = self._group.once(self._last)
+        folder, weights = self._folder, fingerprint(way.state.model)[:_DIGITS]
+        self._names = self._chain(self._group.once(lambda: _begun_with(folder, weights)))
+        done, tree = self._group.once(lambda: self._last(folder))
         if tree is None:
             self.keep(0, way)
             return 0
@@ -84,10 +84,10 @@ class Workdir:
         """Write what so many stages have come to, in place of what stood there. Raises StorageError."""
         if self._folder is None:
             return
-        weights = fingerprint(way.state.model)[:_DIGITS]
+        path = self._folder / f"{self._names[done]}-{fingerprint(way.state.model)[:_DIGITS]}.dcz"
         own = self._group.together(lambda: {name: part.state_dict() for name, part in self._own.items()})
         tree = {"way": way.as_tree(), "own": own}
-        self._group.once(lambda: self._replace(done, f"{self._names[done]}-{weights}.dcz", tree))
+        self._group.once(lambda: _replace(path, done, tree))
 
     @contextmanager
     def stage(self, place: int) -> Iterator[Checkpoint | None]:
@@ -126,18 +126,6 @@ class Workdir:
         self._group.once(lambda: _drop_if_damaged(path))
         return Checkpoint(path, self._every)
 
-    def _begun_with(self, weights: str) -> str:
-        """The weights with which the run in the folder began: these, or what they were before some of its stages."""
-        found = [match for path in self._files() if (match := _FILE.fullmatch(path.name)) and match[4]]
-        begun = [match[4] for match in found if match[1] == "0"]
-        if not begun:
-            return weights
-        if weights not in [match[4] for match in found]:
-            expected = "a new folder, or that of an earlier run with the same model"
-            got = f"{self._folder}, of a model with other weights"
-            raise ParameterError.of("workdir", "Pipeline.run", expected, got)
-        return begun[0]
-
     def _chain(self, weights: str) -> list[str]:
         """The names of all checkpoints of this run, each with a digest of all that led to it."""
         digest = weights
@@ -148,10 +136,10 @@ class Workdir:
             names.append(f"{place}-{re.sub(r'[^A-Za-z0-9_]+', '_', name)[:40]}-{digest}")
         return names
 
-    def _last(self) -> tuple[int, Any]:
+    def _last(self, folder: Path) -> tuple[int, Any]:
         """How many stages are done, and what they came to; None where not even the input is there."""
         for done in reversed(range(len(self._names))):
-            for path in self._files():
+            for path in _files(folder):
                 if path.name.startswith(f"{self._names[done]}-"):
                     try:
                         return done, read_bundle(path)
@@ -159,18 +147,30 @@ class Workdir:
                         _LOGGER.warning("a checkpoint is damaged, and what it held is done again: %s", error)
         return 0, None
 
-    def _replace(self, place: int, name: str, tree: Any) -> None:
-        assert self._folder is not None
-        write_bundle(self._folder / name, tree)
-        for path in self._files():
-            match = _FILE.fullmatch(path.name)
-            if match and match[1] == str(place) and path.name != name:
-                with suppress(FileNotFoundError):
-                    path.unlink()
 
-    def _files(self) -> list[Path]:
-        assert self._folder is not None
-        return sorted(path for path in self._folder.iterdir() if _FILE.fullmatch(path.name))
+def _begun_with(folder: Path, weights: str) -> str:
+    """The weights with which the run in the folder began: these, or what they were before some of its stages."""
+    found = [match for path in _files(folder) if (match := _FILE.fullmatch(path.name)) and match[4]]
+    begun = [match[4] for match in found if match[1] == "0"]
+    if not begun:
+        return weights
+    if weights not in [match[4] for match in found]:
+        expected = "a new folder, or that of an earlier run with the same model"
+        raise ParameterError.of("workdir", "Pipeline.run", expected, f"{folder}, of a model with other weights")
+    return begun[0]
+
+
+def _replace(path: Path, place: int, tree: Any) -> None:
+    """Write a checkpoint, and remove what stood in its place."""
+    write_bundle(path, tree)
+    for other in _files(path.parent):
+        match = _FILE.fullmatch(other.name)
+        if match and match[1] == str(place) and other.name != path.name:
+            other.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _FILE.fullmatch(path.name))
 
 
 @contextmanager

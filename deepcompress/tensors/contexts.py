@@ -102,14 +102,14 @@ def encode_context(record: TensorRecord, symbols: Symbols, zero: int | None, bel
     columns, kernel, kernel_row = _rows_of(record.shape)
     geometry = Geometry(_CHUNK_LOG2, 1)
     counts = dense_counts(len(symbols), _CHUNK_LOG2)
-    best: tuple[StreamRecord, Bytes] | None = None
-    for lag in _lags(symbols != (zero or 0), columns) if kernel == 1 else [0]:
+
+    def coded(lag: int) -> tuple[StreamRecord, Bytes]:
         coder = ContextLanes(Levels(lowest, highest, chance, columns, kernel, kernel_row, lag), zero)
         section = encode_stream(symbols, coder, 1, counts, counts_known=True)
-        if best is None or len(section) < best[0].length:
-            best = StreamRecord(layout.CODEC_CONTEXT, len(section), geometry.pack(), coder.parameters()), section
-    assert best is not None
-    return best
+        return StreamRecord(layout.CODEC_CONTEXT, len(section), geometry.pack(), coder.parameters()), section
+
+    lags = _lags(symbols != (zero or 0), columns) if kernel == 1 else [0]
+    return min(map(coded, lags), key=lambda found: found[0].length)
 
 
 def open_context(record: TensorRecord, stream: StreamRecord) -> ContextLanes:
