@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from deepcompress.errors import ParameterError
-from deepcompress.quantize.codebooks import fit_codebook, round_centroids, round_to_type, share_values
+from deepcompress.quantize.codebooks import distinct, fit_codebook, round_centroids, round_to_type, share_values
 from deepcompress.quantize.kmeans import fit_kmeans, quantization_error
 from deepcompress.tensors.codebook import Codebook
 
@@ -178,3 +178,14 @@ def test_a_type_that_is_not_narrower_changes_nothing(dtype: str) -> None:
     values = to_bfloat16(GAUSS)
     expected = round_centroids(values, fit_kmeans(values, 8), own="bfloat16")
     np.testing.assert_array_equal(round_centroids(values, fit_kmeans(values, 8), dtype=dtype, own="bfloat16"), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_distinct_values_ascend_also_where_there_are_many_of_each(dtype: str) -> None:
+    """numpy's sort of float16 does not, on some processors."""
+    for seed in range(20):
+        chance = np.random.default_rng(seed)
+        values = (np.rint(2 * chance.standard_normal((64, 64))).clip(-4, 4) * chance.uniform(0.05, 1)).astype(dtype)
+        found = distinct(values)
+        assert found.dtype == dtype
+        assert found.tolist() == sorted(set(values.ravel().tolist()))

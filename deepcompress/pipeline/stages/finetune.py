@@ -14,7 +14,7 @@ from deepcompress.pipeline.selection import floating_weights
 from deepcompress.pipeline.stage import Stage
 from deepcompress.pipeline.stages.chosen import write_elements, write_values
 from deepcompress.pipeline.state import Context, State
-from deepcompress.quantize.codebooks import round_to_type
+from deepcompress.quantize.codebooks import distinct, round_to_type
 from deepcompress.quantize.gridding import values_on
 from deepcompress.tensors.affine import AffineGrid, AffineTensor, by_channel
 from deepcompress.tensors.codebook import Codebook
@@ -93,8 +93,8 @@ class _Centroids:
         rounded = rounded + rounded.dtype.type(0)  # no -0.0: a centroid that becomes zero makes pruned weights
         table = np.concatenate([[0.0], rounded.astype(np.float64)])
         write_values(weight, table[self.symbols.cpu().numpy()])
-        distinct = np.unique(rounded)
-        return Codebook(distinct[distinct != 0])
+        found = distinct(rounded)
+        return Codebook(found[found != 0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from deepcompress.pipeline.stage import Stage
 from deepcompress.pipeline.stages.chosen import is_int, quantizable, write_values
 from deepcompress.pipeline.state import Context, State
 from deepcompress.prune.ranking import is_within
-from deepcompress.quantize.codebooks import STORAGE_TYPES, round_to_type
+from deepcompress.quantize.codebooks import STORAGE_TYPES, distinct, round_to_type
 from deepcompress.tensors.codebook import Codebook
 from deepcompress.tensors.elements import dtype_name
 from deepcompress.training.rate import RateGoal, retrain_for_rate
@@ -78,7 +78,7 @@ class RateRetrain(Stage, TrainSettings):
             table = round_to_type(np.arange(-self.levels, self.levels + 1) * np.float64(steps[name]), stored)
             values = table[levels[name].cpu().numpy().astype(np.int64) + self.levels]
             write_values(weight, values)
-            used = np.unique(values)
+            used = distinct(values)
             codebooks[name] = Codebook(used[used != 0])
         kept = {name: level != 0 for name, level in levels.items()}
         return replace(
