@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from deepcompress.errors import ParameterError, PipelineError
@@ -192,7 +193,7 @@ class _Fit:
         watching.after_epoch(record)
 
     def _epoch(self, train: Iterable[Any] | None, meter: Meter, rate: Rate) -> None:
-        self.model.train()
+        self._to_train_mode()
         tell_epoch(train, meter.epoch)
         for batch in meter.waited_for(self.group.in_step(epoch_batches(train))):
             self.hooks.look(meter.progress)
@@ -207,6 +208,13 @@ class _Fit:
         rate.after_epoch(meter.loss)
         self._check_parameters(meter.epoch + 1)
         self.hooks.look(meter.epoch + 1.0)
+
+    def _to_train_mode(self) -> None:
+        self.model.train()
+        if self.settings.frozen_statistics:
+            for module in self.model.modules():
+                if isinstance(module, _NormBase):
+                    module.eval()
 
     def _step(self, batch: Any) -> tuple[float, float | None]:
         found: list[tuple[float, float | None]] = []

@@ -40,6 +40,8 @@ class TrainSettings:
         seed: of every random generator while training, None to leave them alone.
         scheduler_per: "batch" or "epoch": when a scheduler by its class or a callable is stepped. Where None, OneCycleLR and
             CyclicLR by name are stepped after each batch, the others after each epoch.
+        frozen_statistics: True: batch norms use the running statistics that they have, and leave them as they are: for inputs
+            that are few, or made up.
 
     Raises:
         ParameterError: a value out of its range or an unknown name.
@@ -56,6 +58,7 @@ class TrainSettings:
     clip_norm: float | None = None
     seed: int | None = 0
     scheduler_per: str | None = None
+    frozen_statistics: bool = False
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -68,6 +71,7 @@ class TrainSettings:
         self._require("scheduler_per", self.scheduler_per in (None, "batch", "epoch")[: 3 if free else 1], expected)
         for name in ("optimizer_options", "scheduler_options"):
             self._require(name, isinstance(getattr(self, name), Mapping), "a mapping of keyword arguments")
+        self._require("frozen_statistics", isinstance(self.frozen_statistics, bool), "True or False")
         self._require("autocast", self.autocast in (None, "bfloat16"), "None or 'bfloat16'")
 
     def _check_numbers(self) -> None:

@@ -44,6 +44,7 @@ training = {
     "autocast": st.sampled_from([None, "bfloat16"]),
     "label_smoothing": st.sampled_from([0.0, 0.1]),
     "clip_norm": st.none() | st.floats(1e-3, 5),
+    "frozen_statistics": st.booleans(),
     "seed": st.none() | st.integers(0, 2**40),
     "restore_best": st.booleans(),
 }

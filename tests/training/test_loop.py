@@ -256,6 +256,21 @@ def test_bfloat16_autocast_trains_parameters_of_their_own_type(model: nn.Module,
     assert history.epochs[-1].loss < history.epochs[0].loss
 
 
+def test_frozen_statistics_are_used_and_left_alone() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 3))
+    model[1].running_mean.fill_(2.0)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    modes = set()
+    model.register_forward_hook(lambda module, args, out: modes.add((module[1].training, module[2].training)))
+    batch = (torch.randn(5, 6), torch.randint(0, 3, (5,)))
+    weight = model[1].weight.detach().clone()
+    fit(model, [batch], TrainSettings(epochs=2, lr=0.1, frozen_statistics=True))
+    assert modes == {(False, True)}
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    assert not torch.equal(model[1].weight, weight)
+    assert model[1].training
+
+
 def test_clipping_bounds_the_step(model: nn.Module, train: Batches) -> None:
     before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
     fit(model, list(train)[:1], TrainSettings(epochs=1, lr=1.0, optimizer="SGD", clip_norm=1e-3))

@@ -32,6 +32,7 @@ from deepcompress.training.settings import TrainSettings
         ("scheduler", ["cosine"], "one of constant, cosine, onecycle, multistep, the name of a class"),
         ("scheduler_per", "batch", "None for the scheduler 'constant'"),
         ("autocast", "float16", "None or 'bfloat16'"),
+        ("frozen_statistics", 1, "True or False"),
         ("label_smoothing", 1, r"a number in \[0, 1\)"),
         ("label_smoothing", "a", r"a number in \[0, 1\)"),
         ("clip_norm", 0, "None or a number above 0"),
