@@ -270,6 +270,15 @@ def _levels() -> Named:
     ]
 
 
+def _folded() -> Named:
+    """Batch norms without statistics, as FoldNorm leaves them."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    values = [grid("float32", (40,), None, 31, 100, "float16"), grid("float32", (40,), None, 15)]
+    values += [DenseTensor(np.full(40, value, np.float32), "float32", "float32") for value in (0, 1)]
+    counter = ("norm.num_batches_tracked", DenseTensor(np.zeros((), np.int64), "int64", "int64"))
+    return [*((f"norm.{name}", value) for name, value in zip(names, values, strict=True)), counter]
+
+
 def _ties() -> Named:
     return [
         ("encoder.embed.weight", shared("float32", (12, 10), 7)),
@@ -351,6 +360,7 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "contexts": _by_contexts,
     "ties": lambda: _file(_ties(), extras=Extras({"naïve": "yes"}, {"stages": [1]}, {"encoder.embed": 1, "norm": 2})),
     "versions": _versions,
+    "folded": lambda: _file(_folded(), extras=Extras(versions={"norm": 2}, inference=True)),
     "future": _future,
     "sparse_values": lambda: _file(_sparse_values()),
     "symbols": lambda: _file(_symbols()),
@@ -371,6 +381,7 @@ def digests(data: bytes) -> dict[str, Any]:
         "metadata": model.metadata,
         "recipe": model.recipe,
         "versions": model.versions,
+        "inference": model.inference,
         "tensors": {
             record.name: [record.dtype, list(record.shape), hashlib.sha256(arrays[record.name].tobytes()).hexdigest()]
             for record in model.records

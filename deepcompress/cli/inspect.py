@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> Outcome:
 
 
 def _render(data: Mapping[str, Any]) -> str:
-    return f"{_summary(data)}\n\n{_tensors(data['tensors'])}\n\n{_bits(data)}"
+    return "\n".join([_summary(data), *data["notes"], "", _tensors(data["tensors"]), "", _bits(data)])
 
 
 def _summary(data: Mapping[str, Any]) -> str:

@@ -61,8 +61,8 @@ MAX_CODED_PLANE = 16
 MAX_CONTEXT_CHUNK_LOG2 = 20  # of codec 4, whose reader takes several bytes for each level of a chunk
 
 # Metadata sections: an odd kind is critical, a reader that does not know it must refuse the file.
-META_STRINGS, META_RECIPE, META_VERSIONS, META_VERSIONS_AROUND = 2, 4, 6, 8
-KNOWN_META = frozenset({META_STRINGS, META_RECIPE, META_VERSIONS, META_VERSIONS_AROUND})
+META_STRINGS, META_RECIPE, META_VERSIONS, META_VERSIONS_AROUND, META_INFERENCE = 2, 4, 6, 8, 10
+KNOWN_META = frozenset({META_STRINGS, META_RECIPE, META_VERSIONS, META_VERSIONS_AROUND, META_INFERENCE})
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from deepcompress.pipeline.selection import floating_weights
 from deepcompress.pipeline.state import Measure, State
 from deepcompress.report.rows import StageRow
 from deepcompress.tensors.codebook import Codebook
+from deepcompress.tensors.model import INFERENCE
 from deepcompress.training.seeds import generators_kept
 from deepcompress.training.snapshot import mode_kept
 from deepcompress.version import __version__
@@ -54,7 +55,7 @@ class Journal:
 
 def storage_notes(state: State) -> tuple[str, ...]:
     """What a reader of the report must know about how values are stored."""
-    notes = []
+    notes = [INFERENCE] if state.inference else []
     books = [book for book in state.codebooks.values() if isinstance(book, Codebook)]
     if halves := [book for book in books if book.centroids.dtype == np.float16]:
         count = f"{len(halves)} of {len(books)} codebooks"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from deepcompress.errors import PipelineError
 from deepcompress.pipeline.stage import Stage
+from deepcompress.training.settings import TrainSettings
 
 # A stage of the phase on the left may not come after one of the phases on the right, and why.
 _NEVER_AFTER = {
@@ -19,6 +20,7 @@ _NEEDS_BEFORE = {"finetune": ("quantize", "there are no centroids to finetune be
 def check_order(stages: Sequence[tuple[str, Stage]]) -> None:
     """Raise PipelineError naming the first two stages whose order cannot work."""
     seen: dict[str, str] = {}
+    folded = ""
     alone = [name for name, stage in stages if stage.phase == "lossless"]
     if alone and len(stages) > 1:
         raise PipelineError(f"stage {alone[0]!r} must be the only one: what loses nothing goes with nothing that changes weights")
@@ -27,6 +29,10 @@ def check_order(stages: Sequence[tuple[str, Stage]]) -> None:
         for phase in later_than:
             if phase in seen:
                 raise PipelineError(f"stage {name!r} cannot follow {seen[phase]!r}: {reason}")
+        if folded and isinstance(stage, TrainSettings) and not stage.frozen_statistics:
+            reason = "training would start statistics anew; fold last, or train with frozen_statistics=True"
+            raise PipelineError(f"stage {name!r} cannot follow {folded!r}: {reason}")
+        folded = name if stage.kind == "fold_norm" else folded
         if "encode" in seen:
             raise PipelineError(f"stage {name!r} cannot follow {seen['encode']!r}: encoding is the last stage")
         needed, reason = _NEEDS_BEFORE.get(stage.phase, ("", ""))

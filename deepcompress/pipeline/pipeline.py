@@ -131,7 +131,7 @@ class Pipeline:
         way.journal.note("input", "as given", state, 0.0)
         with opened_workdir(workdir, self._flat, train, group, checkpoint_every) as kept:
             self._go(way, kept, Context(train, validate, loss, quiet), group)
-            return _result(way, Extras(strings, recipe, module_versions(state.model)))
+            return _result(way, Extras(strings, recipe, module_versions(state.model), way.state.inference))
 
     def _go(self, way: Way, kept: Workdir, context: Context, group: Group) -> None:
         """Run the stages that are not done yet."""

@@ -30,6 +30,7 @@ class State:
         codebooks: weight name -> the values that its kept weights share: centroids, or levels at equal distances.
         errors: weight name -> RMSE between its values before and after quantization, over all its weights.
         stored: tensor name -> the narrower type in which its values go into the file.
+        inference: what training needs, such as the statistics of batch norms, is gone; the file says so.
         encoding: how symbols are coded; bit-packed until a stage says otherwise.
         notes: what the last stage wants the report to say.
         history: what the last stage measured, where it trained.
@@ -40,6 +41,7 @@ class State:
     codebooks: Mapping[str, Codebook | AffineGrid] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
     stored: Mapping[str, str] = field(default_factory=dict)
+    inference: bool = False
     encoding: Encoding = field(default_factory=lambda: Encoding(coder="fixed"))
     notes: tuple[str, ...] = ()
     history: History | None = None

@@ -48,6 +48,7 @@ class Way:
             "codebooks": {name: _packed(book) for name, book in state.codebooks.items()},
             "errors": dict(state.errors),
             "stored": dict(state.stored),
+            "inference": state.inference,
             "encoding": asdict(state.encoding),
             "notes": state.notes,
             "journal": self.journal.entries,
@@ -69,6 +70,7 @@ class Way:
             codebooks={name: _unpacked(book) for name, book in tree["codebooks"].items()},
             errors=tree["errors"],
             stored=tree["stored"],
+            inference=tree["inference"],
             encoding=Encoding(**tree["encoding"]),
             notes=tree["notes"],
         )

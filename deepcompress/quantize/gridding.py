@@ -25,13 +25,14 @@ _PART = 1 << 16  # values whose differences stay in the cache
 
 @dataclass(frozen=True)
 class GridKind:
-    """How a tensor is put onto a grid; see `quantize_affine` for each of these."""
+    """How a tensor is put onto a grid; see `quantize_affine` for each of these. `step`: a narrower type for steps, or None."""
 
     bits: int
     axis: int | None = None
     symmetric: bool = True
     rounding: str = "nearest-even"
     seed: int = 0
+    step: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Gridded:
     """A tensor on its grid.
 
     Attributes:
-        grid: its scales in the tensor's own type, so that the file holds them (bfloat16 as float32).
+        grid: its scales in the tensor's own type or the narrower one, so that the file holds them (bfloat16 as float32).
         symbols: the tensor's shape, smallest unsigned type.
         error: RMSE over all elements.
     """
@@ -60,11 +61,11 @@ def share_levels(values: Array, dtype: str, kind: GridKind) -> Gridded:
     array = np.ascontiguousarray(values, np.float64 if dtype == "float64" else np.float32).reshape(values.shape)
     cut = array.reshape(by_channel(values.shape, kind.axis))
     cover = kind.rounding == "stochastic"
-    grid = fit_uniform(*ends_of(cut), kind.bits, symmetric=kind.symmetric, cover=cover, types=(dtype, dtype))
+    grid = fit_uniform(*ends_of(cut), kind.bits, symmetric=kind.symmetric, cover=cover, types=(dtype, kind.step or dtype))
     count = int((grid.highest - grid.lowest).max(initial=0)) + 1
     symbols = np.empty(cut.shape, symbol_dtype(count))
     round_into(symbols, cut, grid, -grid.lowest, kind.rounding, kind.seed)
-    found = AffineGrid(round_to_type(grid.step, dtype), (-grid.lowest).astype(np.int32), count, kind.axis)
+    found = AffineGrid(round_to_type(grid.step, kind.step or dtype), (-grid.lowest).astype(np.int32), count, kind.axis)
     levels = AffineMap.of(found.scales, found.offsets, values.shape, found.axis, dtype)
     return Gridded(found, symbols.reshape(values.shape), _error(array.reshape(-1), symbols.reshape(-1), levels))
 

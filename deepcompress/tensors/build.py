@@ -21,11 +21,12 @@ from deepcompress.tensors.streams import Encoding, Tables
 
 @dataclass(frozen=True)
 class Extras:
-    """What a file may carry besides tensors: the user's strings, the recipe, the versions of the modules."""
+    """What a file may carry besides tensors: the user's strings, the recipe, the versions of the modules, what it is for."""
 
     metadata: Mapping[str, str] = field(default_factory=dict)
     recipe: Mapping[str, Any] | None = None
     versions: Mapping[str, int] = field(default_factory=dict)
+    inference: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ def _pack_metadata(extras: Extras) -> dict[int, bytes]:
         contents[layout.META_STRINGS] = _json("metadata", extras.metadata)
     if extras.recipe is not None:
         contents[layout.META_RECIPE] = _json("recipe", extras.recipe)
+    if extras.inference:
+        contents[layout.META_INFERENCE] = b""
     return contents
 
 

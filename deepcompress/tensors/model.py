@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Device = Union[str, "torch.device"]
 _COPIED_AT_ONCE = 1 << 24
+INFERENCE = "for inference: batch norm statistics are folded"
 
 
 class CompressedModel(Mapping[str, Any]):
@@ -84,7 +85,8 @@ class CompressedModel(Mapping[str, Any]):
         return name in self._positions
 
     def __repr__(self) -> str:
-        return f"CompressedModel({self.source}: {len(self)} tensors, {self.dense_bytes} bytes in {self.file_bytes})"
+        notes = "".join(f"; {note}" for note in self._notes)
+        return f"CompressedModel({self.source}: {len(self)} tensors, {self.dense_bytes} bytes in {self.file_bytes}{notes})"
 
     __hash__ = object.__hash__
 
@@ -133,6 +135,14 @@ class CompressedModel(Mapping[str, Any]):
     def recipe(self) -> dict[str, Any] | None:
         """The pipeline's configuration, where the file was asked to keep it."""
         return self._object(layout.META_RECIPE)
+
+    @property
+    def inference(self) -> bool:
+        """Whether the file says that it is for inference: batch norms have no statistics of the data, see `FoldNorm`."""
+        content = self._reader.metadata(layout.META_INFERENCE)
+        if content:
+            raise FormatError(f"{self._place(layout.META_INFERENCE)} is not empty")
+        return content is not None
 
     @cached_property
     def versions(self) -> dict[str, int] | None:
@@ -234,7 +244,7 @@ class CompressedModel(Mapping[str, Any]):
         checks: list[Callable[[], object]] = [
             partial(self._decode, position) for position, record in enumerate(self.records) if record.tie is None
         ]
-        checks += [lambda: self.metadata, lambda: self.recipe, lambda: self.versions]
+        checks += [lambda: self.metadata, lambda: self.recipe, lambda: self.versions, lambda: self.inference]
         problems = []
         for check in checks:
             try:
@@ -250,7 +260,7 @@ class CompressedModel(Mapping[str, Any]):
         """What the head and the directory say, as plain data; nothing is decoded."""
         from deepcompress.tensors.accounting import describe
 
-        return describe(self._reader.directory, self.file_bytes)
+        return {**describe(self._reader.directory, self.file_bytes), "notes": self._notes}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file to `path`; it appears whole or not at all, and until then an earlier one stays. Raises StorageError.
@@ -302,6 +312,11 @@ class CompressedModel(Mapping[str, Any]):
         span = self._reader.directory.spans[position].get(error.section or "")
         where = f" (the section: bytes {span.start} to {span.stop})" if span else ""
         return type(error)(f"{self.source}: {error}{where}")
+
+    @property
+    def _notes(self) -> list[str]:
+        """What the directory says in words."""
+        return [INFERENCE] if layout.META_INFERENCE in self._reader.directory.meta_spans else []
 
     def _place(self, kind: int) -> str:
         span = self._reader.directory.meta_spans[kind]

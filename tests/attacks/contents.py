@@ -101,7 +101,7 @@ def codes(file: Parsed, chance: Chance, _: Sequence[bytes]) -> None:
 
 def metadata(file: Parsed, chance: Chance, _: Sequence[bytes]) -> None:
     """A kind, a content, one more, one less."""
-    kinds = (2, 2, 4, 4, 6, 6, 8, 0, 3, 2**40)
+    kinds = (2, 2, 4, 4, 6, 6, 8, 10, 0, 3, 2**40)
     nested = json.dumps({"a": {"b": [1]}}).encode()
     contents = (b"{}", b'{"a":"b"}', b"[]", b"", b"\1\2", b"null", b'{"a":1e999}', b"\xff", nested)
     if not file.metadata or chance.random() < 0.4:

@@ -22,7 +22,7 @@ _BY_STRUCTURE = 0.75  # of the mutants, the others are changed byte by byte; som
 
 def content(data: bytes) -> dict[str, tuple[str, bytes]]:
     model = dc.load(data)
-    _ = model.metadata, model.recipe, model.versions
+    _ = model.metadata, model.recipe, model.versions, model.inference
     return {name: (str(array.dtype) + str(array.shape), array.tobytes()) for name, array in model.numpy().items()}
 
 

@@ -492,6 +492,7 @@ METADATA: dict[str, tuple[int, bytes, str]] = {
     "no UTF-8": (2, plain('{"a":"b"}'.encode("utf-16")), r"metadata of kind 2 \(bytes 12 to \d+\) is not JSON"),
     "recipe": (4, plain(b'"a"'), r"metadata of kind 4 \(bytes 12 to \d+\) is not a JSON object"),
     "NaN": (4, plain(b'{"a":NaN}'), r"metadata of kind 4 \(bytes 12 to \d+\) is not JSON: NaN"),
+    "inference": (10, plain(b"yes"), r"metadata of kind 10 \(bytes 12 to \d+\) is not empty"),
     "deep": (4, plain(b'{"a":' + b"[" * 100_000), r"metadata of kind 4 \(bytes 12 to \d+\) is not JSON"),
     "versions cut off": (6, plain(b""), r"module versions, byte 0"),
     "versions left over": (6, plain(b"\1\1"), r"module versions, byte 1: 1 bytes are left over"),
@@ -555,6 +556,7 @@ def test_metadata_fail_only_who_asks(rule: str) -> None:
     assert model["a.b"].tolist() == [1.0]
     versions: Callable[[], object] = lambda: model.versions  # noqa: E731
     ask: dict[int, Callable[[], object]] = {2: lambda: model.metadata, 4: lambda: model.recipe, 6: versions, 8: versions}
+    ask[10] = lambda: model.inference
     for fails in (ask[kind], model.verify):
         with pytest.raises(FormatError, match=text) as caught:
             fails()

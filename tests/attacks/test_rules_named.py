@@ -157,6 +157,7 @@ RULES: dict[str, list[str]] = {
     "a JSON object of strings, UTF-8": ["no JSON", "no object", "no strings", "no UTF-8"],
     "the pipeline's configuration as a JSON object": ["recipe", "NaN", "deep"],
     "per module a varint, its version": ["versions cut off", "versions left over"],
+    "nothing; that it is there says: for inference": ["inference"],
     "module versions of those around": ["versions around left over"],
     # Limits
     "all names together | 2^26 bytes": ["long names together"],

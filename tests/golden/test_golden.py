@@ -43,6 +43,7 @@ def test_the_package_reads_it(name: str) -> None:
         assert found == expected["tensors"]
         assert (model.ties, model.metadata, model.recipe) == (expected["ties"], expected["metadata"], expected["recipe"])
         assert model.versions == expected["versions"]
+        assert model.inference == expected.get("inference", False)  # which older ones do not tell
         assert model.bits.file.total == 8 * len(data)
         for key in expected["unknown"]:
             with pytest.raises(UnsupportedError, match=repr(key)):

@@ -22,6 +22,7 @@ from deepcompress.pipeline.stages import (
     AffineQuantize,
     ContextEncode,
     Finetune,
+    FoldNorm,
     GradualPrune,
     HuffmanEncode,
     KMeansQuantize,
@@ -107,6 +108,9 @@ def pipelines(draw: st.DrawFn) -> Pipeline:
     stages.append(("quantize", draw(quantizers | grids | rates)))
     if draw(st.booleans()):
         stages.append(("finetune", draw(st.builds(Finetune, rest=st.booleans(), **training))))
+    if draw(st.booleans()):
+        chosen = {"include": draw(patterns), "exclude": draw(patterns)}
+        stages.append(("fold", FoldNorm(draw(st.none() | st.integers(1, 16)), **chosen)))
     return Pipeline([*stages, ("encode", draw(encoders))])
 
 
@@ -123,7 +127,7 @@ def test_a_pipeline_survives_json_and_yaml(pipeline: Pipeline) -> None:
 
 def test_the_drawn_stages_are_all_there_are() -> None:
     drawn = {Prune, GradualPrune, Retrain, KMeansQuantize, AffineQuantize, Finetune, HuffmanEncode, ContextEncode, Lossless}
-    drawn |= {RateRetrain}
+    drawn |= {RateRetrain, FoldNorm}
     assert set(STAGES.values()) == drawn
 
 
@@ -257,6 +261,8 @@ def test_what_is_no_configuration(source: Any, text: str) -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
+        (lambda: FoldNorm(bits=0), "The 'bits' parameter of FoldNorm must be None or an int from 1 to 16. Got 0 instead"),
+        (lambda: FoldNorm(include="bn"), "The 'include' parameter of FoldNorm must be None or a list of strings"),
         (lambda: KMeansQuantize(bits=0), "The 'bits' parameter of KMeansQuantize must be an int from 1 to 16.*Got 0"),
         (lambda: KMeansQuantize(bits=17), "an int from 1 to 16.*Got 17"),
         (lambda: KMeansQuantize(bits=True), "an int from 1 to 16.*Got True"),

@@ -44,7 +44,7 @@ CODEBOOK, AFFINE = 1, 2
 RAW, FIXED, HUFFMAN, PLANES, CONTEXT = 0, 1, 2, 3, 4
 PLAIN, CONSTANT, CODED = 0, 1, 2
 MAX_PLAIN, MAX_CODED = 56, 16
-STRINGS, RECIPE, MODULES, AROUND = 2, 4, 6, 8
+STRINGS, RECIPE, MODULES, AROUND, INFERENCE = 2, 4, 6, 8, 10
 WORDS = {0xF8: b"weight", 0xF9: b"bias", 0xFA: b"running_mean", 0xFB: b"running_var", 0xFC: b"num_batches_tracked"}
 
 SIZES = {
@@ -426,6 +426,8 @@ def _check_metadata(kind: int, content: bytes, names: Sequence[str]) -> None:
     if kind in (STRINGS, RECIPE):
         found = _json_object(content)
         refuse(kind == STRINGS and not all(isinstance(v, str) for v in found.values()), "metadata other than strings")
+    elif kind == INFERENCE:
+        refuse(bool(content), "something where nothing but its being there is said")
     elif kind in (MODULES, AROUND):
         source = Bytes(content)
         holders = {name.rpartition(".")[0] for name in names}

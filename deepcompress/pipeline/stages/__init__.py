@@ -6,13 +6,14 @@ from deepcompress.pipeline.stage import Stage
 from deepcompress.pipeline.stages.affine import AffineQuantize
 from deepcompress.pipeline.stages.encode import ContextEncode, HuffmanEncode, Lossless
 from deepcompress.pipeline.stages.finetune import Finetune
+from deepcompress.pipeline.stages.fold import FoldNorm
 from deepcompress.pipeline.stages.prune import Prune
 from deepcompress.pipeline.stages.quantize import KMeansQuantize
 from deepcompress.pipeline.stages.rate import RateRetrain
 from deepcompress.pipeline.stages.retrain import GradualPrune, Retrain
 
 _PRUNING = (Prune, GradualPrune, Retrain)
-_QUANTIZING = (KMeansQuantize, AffineQuantize, RateRetrain, Finetune)
+_QUANTIZING = (KMeansQuantize, AffineQuantize, RateRetrain, Finetune, FoldNorm)
 _ENCODING = (HuffmanEncode, ContextEncode, Lossless)
 
 STAGES: dict[str, type[Stage]] = {stage.kind: stage for stage in (*_PRUNING, *_QUANTIZING, *_ENCODING)}
@@ -22,6 +23,7 @@ __all__ = [
     "AffineQuantize",
     "ContextEncode",
     "Finetune",
+    "FoldNorm",
     "GradualPrune",
     "HuffmanEncode",
     "KMeansQuantize",
