@@ -89,13 +89,17 @@ class Batches:
 
 def load_data(name: str, root: Path) -> tuple[Split, Split]:
     """The whole of "mnist" or "cifar10" under `root`; leaves the program with one line where it is not there, or a part of it."""
-    parts = {"mnist": load_mnist, "cifar10": load_cifar10}[name](root)
-    for part, which, size in zip(parts, ("training", "test"), SIZES[name], strict=True):
-        classes = len(part.labels.unique())
-        if len(part) != size or classes != 10:
-            there = f"{len(part):,} {which} images in {classes} classes are there, {size:,} in 10 belong to it"
-            raise SystemExit(f"{name} under {str(root)!r} is incomplete or another data set: {there}")
-    return parts
+    return load_part(name, root, train=True), load_part(name, root, train=False)
+
+
+def load_part(name: str, root: Path, *, train: bool) -> Split:
+    """The training images alone, or the test images alone; as `load_data`."""
+    part = {"mnist": _mnist, "cifar10": _cifar10}[name](root, train)
+    size, which, classes = SIZES[name][0 if train else 1], "training" if train else "test", len(part.labels.unique())
+    if len(part) != size or classes != 10:
+        there = f"{len(part):,} {which} images in {classes} classes are there, {size:,} in 10 belong to it"
+        raise SystemExit(f"{name} under {str(root)!r} is incomplete or another data set: {there}")
+    return part
 
 
 def stand_in(name: str) -> tuple[Split, Split]:
@@ -114,27 +118,30 @@ def stand_in(name: str) -> tuple[Split, Split]:
 
 def load_mnist(root: Path) -> tuple[Split, Split]:
     """MNIST's 60,000 training and 10,000 test images from torchvision's layout under `root`."""
-    datasets = import_torchvision("datasets")
-    try:
-        parts = [datasets.MNIST(root, train=train, download=False) for train in (True, False)]
-    except RuntimeError as error:
-        raise SystemExit(_missing("mnist", root)) from error
-    train, test = (Split(part.data[:, None], part.targets, MNIST_MEAN, MNIST_STD) for part in parts)
-    return train, test
+    return _mnist(root, True), _mnist(root, False)
 
 
 def load_cifar10(root: Path) -> tuple[Split, Split]:
     """CIFAR-10's 50,000 training and 10,000 test images, from torchvision's CIFAR10 layout or an ImageFolder."""
-    datasets = import_torchvision("datasets")
-    if (root / "cifar10" / "train").is_dir():
-        train, test = (_image_folder(root / "cifar10" / name) for name in ("train", "test"))
-        return train, test
+    return _cifar10(root, True), _cifar10(root, False)
+
+
+def _mnist(root: Path, train: bool) -> Split:
     try:
-        parts = [datasets.CIFAR10(root, train=train, download=False) for train in (True, False)]
+        part = import_torchvision("datasets").MNIST(root, train=train, download=False)
+    except RuntimeError as error:
+        raise SystemExit(_missing("mnist", root)) from error
+    return Split(part.data[:, None], part.targets, MNIST_MEAN, MNIST_STD)
+
+
+def _cifar10(root: Path, train: bool) -> Split:
+    if (root / "cifar10" / "train").is_dir():
+        return _image_folder(root / "cifar10" / ("train" if train else "test"))
+    try:
+        part = import_torchvision("datasets").CIFAR10(root, train=train, download=False)
     except RuntimeError as error:
         raise SystemExit(_missing("cifar10", root)) from error
-    train, test = (_split(part.data, part.targets) for part in parts)
-    return train, test
+    return _split(part.data, part.targets)
 
 
 def _split(images: np.ndarray, labels: list[int]) -> Split:

@@ -175,7 +175,7 @@ def test_stand_ins_have_the_shape_of_what_they_stand_for(name: str, shape: tuple
 def test_an_incomplete_data_set_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import _data
 
-    monkeypatch.setattr(_data, f"load_{name}", lambda root: stand_in(name))
+    monkeypatch.setattr(_data, f"_{name}", lambda root, train: stand_in(name)[0 if train else 1])
     with pytest.raises(SystemExit, match=rf"{name} under .* is incomplete or another data set: 1,437 training images in 10"):
         load_data(name, tmp_path)
 
