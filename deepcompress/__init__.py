@@ -35,6 +35,7 @@ from deepcompress.errors import (
 from deepcompress.version import __version__
 
 if TYPE_CHECKING:
+    from deepcompress import recipes
     from deepcompress.layers.masking import apply_masks, hold_masks
     from deepcompress.pipeline.pipeline import Pipeline, Result
     from deepcompress.pipeline.sensitivity import sensitivity_scan
@@ -156,11 +157,14 @@ __all__ = [
     "profile_trace",
     "quantize_activations",
     "quantize_affine",
+    "recipes",
     "sensitivity_scan",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "recipes":
+        return importlib.import_module("deepcompress.recipes")
     if name not in _HOMES:
         raise AttributeError(f"module 'deepcompress' has no attribute {name!r}")
     return getattr(importlib.import_module(f"deepcompress.{_HOMES[name]}"), name)

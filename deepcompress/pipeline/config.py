@@ -27,13 +27,14 @@ _TEXT = ("name", "include", "exclude", "types")
 
 def read_config(source: Mapping[str, Any] | str | Path, pipeline: type[Pipeline]) -> list[tuple[str, Stage | Pipeline]]:
     """The (name, stage) pairs of a configuration. Errors as in `Pipeline.from_config`."""
-    data = source if isinstance(source, Mapping) else _parse(source)
+    data = source if isinstance(source, Mapping) else parse(source)
     if not isinstance(data, Mapping) or not isinstance(data.get("stages"), list) or len(data) != 1:
         raise ParameterError('a pipeline\'s configuration is {"stages": [{"name": ..., "stage": ..., ...}, ...]}')
     return [_entry(entry, position, pipeline) for position, entry in enumerate(data["stages"])]
 
 
-def _parse(source: str | Path) -> Any:
+def parse(source: str | Path) -> Any:
+    """JSON or YAML, from text or from a file. Errors as in `Pipeline.from_config`."""
     text = str(source)
     if isinstance(source, Path) or (text.endswith(_SUFFIXES) and "\n" not in text):
         try:
