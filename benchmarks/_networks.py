@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,12 @@ def images(recipe: Recipe, folder: Path | None, *, train: bool) -> Split:
     """Training or test images of a recipe's data set, and none of the others; where there is no folder, stand-ins."""
     if recipe.data not in SIZES:
         raise dc.ParameterError.of("data", "a recipe", f"one of {', '.join(SIZES)}", recipe.data)
-    return stand_in(recipe.data)[0 if train else 1] if folder is None else load_part(recipe.data, folder, train=train)
+    return _images(recipe.data, folder, train)
+
+
+@cache
+def _images(data: str, folder: Path | None, train: bool) -> Split:
+    return stand_in(data)[0 if train else 1] if folder is None else load_part(data, folder, train=train)
 
 
 def divided(whole: Split, data: str) -> tuple[Split, Split]:

@@ -15,7 +15,6 @@ Exit status 1 where a file is measured otherwise than measured.json says; a row 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Iterable
@@ -44,6 +43,7 @@ import deepcompress as dc
 from deepcompress.pipeline.points import fingerprint
 from deepcompress.recipes import Goal, Recipe
 
+_OTHER_MACHINE = 2.5e-4  # two images of 10,000 at most, by which sums in another order may differ
 _FILE = re.compile(r"(.+)-seed(\d+)")
 
 
@@ -140,12 +140,12 @@ def median_seed(runs: dict[str, Any], digest: str | None) -> int | None:
 
 def table_of(rows: list[Row]) -> Table:
     table = Table(box=MARKDOWN)
-    for heading in ("record", "to reach", "ours: bytes", "ratio", "error", "seeds: bytes", "error", ""):
+    for heading in ("record", "to reach", "published", "ours: bytes", "ratio", "error", "seeds: bytes", "error", ""):
         table.add_column(heading, no_wrap=True)
     for row in rows:
         file = row.file
-        ours = ("", "", "") if file is None else (f"{file.bytes:,}", f"{row.ratio:.1f}x", _percent(file.error))
-        table.add_row(row.name, _goal(row), *ours, *_spread(row.others), row.verdict + _notes(row))
+        ours = ("", "", "") if file is None else (f"{file.bytes:,}", _times(row.ratio or 0.0), _percent(file.error))
+        table.add_row(row.name, _goal(row), _published(row), *ours, *_spread(row.others), row.verdict + _notes(row))
     return table
 
 
@@ -153,6 +153,26 @@ def _goal(row: Row) -> str:
     goal = row.goal
     size = f"{goal.ratio:g}x" if goal.ratio else f"{goal.bytes:,} bytes"
     return f"{size} at {_percent(goal.error)}" if goal.error is not None else f"{size}, less than {_percent(goal.lost)} lost"
+
+
+def _published(row: Row) -> str:
+    """The smallest that others report at this error or less."""
+    goal = row.goal
+    worst = goal.error if goal.error is not None else 1 - (goal.dense or 1.0) + (goal.lost or 0.0)
+    good = [point for point in PUBLISHED if point.network == row.network and point.error is not None and point.error <= worst]
+    if not good:
+        return ""
+    full = dense_bytes(row.network)
+    least = min(good, key=lambda point: point.bytes_of(full))
+    return f"{_times(full / least.bytes_of(full))} at {_percent(least.error)} [{_number(least)}]"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.0f}x" if ratio >= 100 else f"{ratio:.1f}x"
+
+
+def _number(point: Published) -> int:
+    return 1 + PUBLISHED.index(point)
 
 
 def _spread(files: tuple[Measured, ...]) -> tuple[str, str]:
@@ -174,41 +194,57 @@ def _notes(row: Row) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f} %".replace(".00 %", " %")
+    return "" if share is None else f"{100 * share:.4g} %"
 
 
-def published_table(points: Iterable[Published]) -> Table:
+def published_table(networks: Iterable[str]) -> Table:
+    """What others report of these networks, by the numbers that the other table has them by."""
     table = Table(box=MARKDOWN)
-    for heading in ("network", "published", "bytes", "error", "source"):
+    for heading in ("", "network", "published", "size", "error", "source"):
         table.add_column(heading, no_wrap=True)
-    for point in points:
-        size = f"{point.bytes:,}" if point.bytes is not None else f"{point.ratio:g}x"
-        table.add_row(point.network, point.who, size, _percent(point.error), point.source)
+    for point in PUBLISHED:
+        if point.network in networks:
+            number, error = f"{_number(point)}", _percent(point.error) or "not stated"
+            table.add_row(number, point.network, point.who, point.size, error, point.source)
     return table
 
 
 def draw(rows: list[Row], folder: Path) -> list[Path]:
-    """For each network a plot of bytes against error: ours, and what others report."""
+    """For each network a plot of bytes against accuracy: ours, and what others report."""
     from deepcompress.report.curves import lines, picture
 
+    folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     for network in dict.fromkeys(row.network for row in rows):
-        series: dict[str, tuple[list[float], list[float]]] = {}
-        ours = sorted({(file.bytes, file.error) for row in rows if row.network == network for file in row.others})
-        if ours:
-            series["ours"] = [float(size) for size, _ in ours], [error for _, error in ours]
-        for point in PUBLISHED:
-            if point.network == network and point.error is not None:
-                sizes, errors = series.setdefault(point.who, ([], []))
-                sizes.append(point.size(dense_bytes(network)))
-                errors.append(point.error)
-        if series:
+        if series := _frontier([row for row in rows if row.network == network]):
             drawn.append(folder / f"frontier_{network}.png")
-            folder.mkdir(parents=True, exist_ok=True)
             with picture(drawn[-1], size=(7.6, 4.2)) as (axes,):
-                lines(axes, series, xlabel="Bytes of the file", ylabel="Test error", title=network, percent=True, marks=True)
-                axes.set_xscale("log")
+                labels = {"xlabel": "Bytes of the file", "ylabel": "Accuracy on the test images", "title": network}
+                lines(axes, series, percent=True, marks=True, **labels)
+                _logarithmic(axes)
     return drawn
+
+
+def _frontier(rows: list[Row]) -> dict[str, tuple[list[float], list[float]]]:
+    """Name -> (bytes, accuracy), from few bytes to many; of one network."""
+    network = rows[0].network
+    points = [("ours", float(file.bytes), file.error) for row in rows for file in row.others]
+    known = [(point, point.error) for point in PUBLISHED if point.network == network and point.error is not None]
+    points += [(point.who, point.bytes_of(dense_bytes(network)), error) for point, error in known]
+    series: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name, _, _ in points}
+    for name, size, error in sorted(set(points)):
+        series[name][0].append(size)
+        series[name][1].append(1 - error)
+    return series
+
+
+def _logarithmic(axes: Any) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -240,9 +276,9 @@ def _rows(options: argparse.Namespace, recipes: dict[str, Recipe], kept: dict[st
 
 def _tell(rows: list[Row], options: argparse.Namespace) -> None:
     networks = {row.network for row in rows}
-    console = Console(width=200)
-    console.print(table_of(rows))
-    console.print(published_table(point for point in PUBLISHED if point.network in networks))
+    console = Console(width=240, markup=False)
+    for table in (table_of(rows), published_table(networks)):
+        console.print(table)
     if options.plots is not None:
         for path in draw(rows, options.plots):
             print(f"wrote {path}")
@@ -254,7 +290,7 @@ def _tell(rows: list[Row], options: argparse.Namespace) -> None:
 def _as_kept(name: str, file: Measured, kept: dict[str, Any]) -> bool:
     """Whether the file is measured as it was before, as far as it was."""
     before = kept.get("files", {}).get(name)
-    if before is None or before == json.loads(json.dumps(asdict(file))):
+    if before is None or (before["sha256"] == file.sha256 and abs(before["error"] - file.error) < _OTHER_MACHINE):
         return True
     print(f"{name}: {file.bytes:,} bytes, error {file.error}; measured.json says {before['bytes']:,} bytes, {before['error']}")
     return False
@@ -270,7 +306,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dense", action="append", default=[], metavar="NETWORK=FILE", help="measure a dense network, too")
     parser.add_argument("--keep", action="store_true", help="add what was measured to measured.json")
     parser.add_argument("--kept", type=Path, metavar="FILE", help="another measured.json")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw bytes against error of each network")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw bytes against accuracy of each network")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     return parser.parse_args(arguments)
 

@@ -67,12 +67,12 @@ def measure(recipe: str, out: Path, *more: str) -> int:
 
 def test_from_a_recipe_to_its_row(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, work = tmp_path / "out", ["--workdir", str(tmp_path / "work")]
-    for seed in ("0", "1", "2"):
+    for seed in ("0", "1"):
         make(recipe, out, "--seed", seed, "--choose", "--record")
     assert not list(out.glob("*.dcz"))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["seed"] for line in lines] == [0, 1, 2]
-    errors = {line["validation_error"]: line["seed"] for line in lines}
+    assert [line["seed"] for line in lines] == [0, 1]
+    better = min(lines, key=lambda line: (line["validation_error"], line["seed"]))["seed"]
     for seed in ("0", "1"):
         make(recipe, out, "--seed", seed, *work)
     assert "test" not in (out / "tiny-seed0.json").read_text()
@@ -88,7 +88,7 @@ def test_from_a_recipe_to_its_row(recipe: str, tmp_path: Path, capsys: pytest.Ca
     assert row["file"]["bytes"] == facts["file_bytes"] == (out / f"tiny-seed{row['file']['seed']}.dcz").stat().st_size
     assert row["ratio"] == pytest.approx(4 * 266_610 / facts["file_bytes"])
     assert [file["seed"] for file in row["others"]] == [0, 1]
-    assert row["is_median"] is (row["file"]["seed"] == errors[sorted(errors)[1]] if len(errors) == 3 else row["is_median"])
+    assert (row["file"]["seed"], row["is_median"]) == (better, True)
     assert row["verdict"] in ("met", "dense network not measured")
 
     for path in out.glob("tiny-seed0.*"):
@@ -102,6 +102,32 @@ def test_from_a_recipe_to_its_row(recipe: str, tmp_path: Path, capsys: pytest.Ca
     assert "tiny-seed1.dcz: " in capsys.readouterr().out
 
 
+def test_a_run_that_was_killed_goes_on_to_the_same_file(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    maker, work = load("make_record"), ["--workdir", str(tmp_path / "work")]
+    make(recipe, tmp_path / "whole")
+    distillation, passes = maker.distillation, []
+
+    def interrupted(*teacher: Any, **mix: Any) -> Any:
+        loss = distillation(*teacher, **mix)
+
+        def counted(*batch: Any) -> Any:
+            passes.append(1)
+            if len(passes) == 30:
+                raise KeyboardInterrupt
+            return loss(*batch)
+
+        return counted
+
+    monkeypatch.setattr(maker, "distillation", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make(recipe, tmp_path / "parts", *work)
+    make(recipe, tmp_path / "parts", *work)
+    assert len(passes) == 30 + 23  # of two epochs of 23 batches, the first was kept
+    assert (tmp_path / "parts" / "tiny-seed0.dcz").read_bytes() == (tmp_path / "whole" / "tiny-seed0.dcz").read_bytes()
+
+
 def test_no_test_image_is_read_while_a_record_is_made(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     networks, asked = load("_networks"), []
 
@@ -110,9 +136,10 @@ def test_no_test_image_is_read_while_a_record_is_made(recipe: str, tmp_path: Pat
         return networks.stand_in(name)[0]
 
     monkeypatch.setattr(networks, "load_part", part)
+    networks._images.cache_clear()
     for choose in (["--choose"], []):
         load("make_record").main(["--recipe", recipe, "--data", "x", "--out", str(tmp_path), *choose])
-    assert asked == [True, True]
+    assert asked == [True]
 
 
 def test_what_is_held_out_is_never_trained_on_and_always_the_same() -> None:
@@ -155,6 +182,8 @@ def test_verdicts(goal: dict[str, Any], size: int, error: float, dense: float | 
 def test_rows_without_a_file_are_told_and_plots_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     assert load("records").main(["--stand-in", "--records", str(tmp_path), "--plots", str(tmp_path / "plots")]) == 0
+    assert len(list((tmp_path / "plots").glob("frontier_*.png"))) == 3
     said = capsys.readouterr().out
+    assert "| NNCodec " in said
     assert all(f"| {name} " in said for name in dc.recipes.names())
     assert said.count("no file") >= len(dc.recipes.names())
