@@ -152,7 +152,10 @@ def table_of(rows: list[Row]) -> Table:
 def _goal(row: Row) -> str:
     goal = row.goal
     size = f"{goal.ratio:g}x" if goal.ratio else f"{goal.bytes:,} bytes"
-    return f"{size} at {_percent(goal.error)}" if goal.error is not None else f"{size}, less than {_percent(goal.lost)} lost"
+    if goal.error is not None:
+        return f"{size} at {_percent(goal.error)}"
+    points = 100 * (goal.lost or 0.0)
+    return f"{size}, less than {points:.4g} point{'' if points == 1 else 's'} lost"
 
 
 def _published(row: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import sys
@@ -177,6 +178,20 @@ def test_verdicts(goal: dict[str, Any], size: int, error: float, dense: float | 
     file = records.Measured("r", 0, "", "", "", size, error)
     assert records.Row("r", "LeNet300100", dc.recipes.Goal(**goal), file, (file,), dense, None).verdict == verdict
     assert records.Row("r", "LeNet300100", dc.recipes.Goal(**goal), None, (), dense, None).verdict == "no file"
+
+
+def test_committed_records_are_whole_and_their_json_speaks_of_them() -> None:
+    records, names = load("records"), dc.recipes.names()
+    kept = records.read_json(records.RECORDS / "measured.json")["files"]
+    for path in records.RECORDS.glob("*.dcz"):
+        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        compressed = dc.load(path)
+        compressed.verify()
+        assert facts["recipe"] in names
+        assert path.name == f"{facts['recipe']}-seed{facts['seed']}.dcz"
+        assert facts["file_bytes"] == compressed.file_bytes == kept[path.name]["bytes"]
+        assert kept[path.name]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert kept[path.name]["digest"] == facts["digest"]
 
 
 def test_rows_without_a_file_are_told_and_plots_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
