@@ -46,6 +46,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import deepcompress as dc
+from deepcompress.container.source import atomic_file
 from deepcompress.pipeline.points import fingerprint
 from deepcompress.recipes import Recipe
 
@@ -99,7 +100,8 @@ def dense_network(making: Making, network: str, checkpoint: Path | None) -> nn.M
         return model
     recipe.dense.run(model, train=making.batches(), inplace=True, workdir=folder, quiet=True)
     if kept is not None:
-        torch.save({"state_dict": model.state_dict()}, kept)
+        with atomic_file(kept) as file:
+            torch.save({"state_dict": model.state_dict()}, file)
     return model
 
 
