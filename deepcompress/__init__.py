@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         KMeansQuantize,
         Lossless,
         Prune,
+        RateQuantize,
         RateRetrain,
         Retrain,
     )
@@ -90,6 +91,7 @@ _HOMES = {
     "KMeansQuantize": "pipeline.stages",
     "Lossless": "pipeline.stages",
     "Prune": "pipeline.stages",
+    "RateQuantize": "pipeline.stages",
     "RateRetrain": "pipeline.stages",
     "Retrain": "pipeline.stages",
     "Calibration": "quantize.calibration",
@@ -133,6 +135,7 @@ __all__ = [
     "Pipeline",
     "PipelineError",
     "Prune",
+    "RateQuantize",
     "RateRetrain",
     "Report",
     "Result",

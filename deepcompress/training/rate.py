@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from deepcompress.errors import ParameterError
+from deepcompress.quantize.level_costs import level_costs
 from deepcompress.training.checkpoint import Checkpoint
 from deepcompress.training.history import History
 from deepcompress.training.loop import Hooks, Loss, fit
@@ -33,8 +34,6 @@ __all__ = ["RateGoal", "retrain_for_rate"]
 _LOOKS = 600  # in all of training, to count the bits; where it has fewer steps, after each
 _FIRST_PRICE = 1e-3  # of a bit, as a share of the mean gradient times the mean step
 _FOLLOW, _DAMP, _FASTEST = 0.1, 1.0, 0.2  # how the price follows the bits: their excess, their change, and the limit
-_PRIOR = 8.0  # weights that a row's density counts as known beforehand
-_LEAST = 1e-4  # density that is told apart from none
 _LEAST_PULL = 1.0  # bits; also where rows and columns are so dense that a zero is dearer than what is beside it
 _LARGEST_GROWTH = 50.0  # of a step, its logarithm: training is lost before
 
@@ -139,13 +138,9 @@ class _Layer:
 
     def bits(self) -> float:
         """What the coder is reckoned to take; the costs are counted anew."""
-        sizes = self.levels.abs()
-        counts = torch.stack([(sizes == level).sum() for level in range(self.count + 1)]).float() + 0.5
-        self.costs = torch.log2(counts.sum() / counts)
-        self.costs[1:] += 1  # the sign
-        total = float((self.costs * (counts - 0.5)).sum())
-        self.nonzero_costs, difference = _by_rows_and_columns(sizes != 0)
-        return total + difference
+        found = level_costs(self.levels.abs(), self.count)
+        self.costs, self.nonzero_costs = found.sizes, found.nonzero
+        return found.total
 
     def gather(self, price: float) -> None:
         """Gradients pass to what lies behind, and to the step; the bits pull as much as they are worth."""
@@ -269,27 +264,6 @@ class _Price:
             layer.load_state_dict(state["layers"][name])
 
 
-def _by_rows_and_columns(nonzero: Tensor) -> tuple[Tensor, float]:
-    """How many bits more a nonzero costs than the layer's density says, by its row's and column's; and what that saves in all.
-
-    A row holds what belongs to one output; a column what belongs to one input.
-    """
-    if nonzero.ndim < 2 or not nonzero.numel():
-        return torch.zeros((), device=nonzero.device), 0.0
-    filled = nonzero.float()
-    density = filled.mean().clamp(_LEAST, 1 - _LEAST)
-    kernel = filled.flatten(2).shape[2] if filled.ndim > 2 else 1
-    counts = filled.flatten(2).sum(2) if filled.ndim > 2 else filled
-    rows = (counts.sum(1) + _PRIOR * density) / (counts.shape[1] * kernel + _PRIOR)
-    columns = (counts.sum(0) + _PRIOR * density) / (counts.shape[0] * kernel + _PRIOR)
-    ends = (1,) * (filled.ndim - 2)
-    logits = _logit(rows).view(-1, 1, *ends) + _logit(columns).view(1, -1, *ends) - _logit(density)
-    chance = torch.sigmoid(logits).clamp(1e-5, 1 - 1e-5)
-    foreseen = torch.where(nonzero, torch.log2(chance), torch.log2(1 - chance)).sum()
-    flat = filled.sum() * torch.log2(density) + (1 - filled).sum() * torch.log2(1 - density)
-    return (_logit(density) - logits) / math.log(2), float(flat - foreseen)
-
-
 def _best_step(values: Tensor, count: int) -> float:
     """Of 40 steps the one whose levels are nearest to the values, in least squares."""
     largest = float(values.abs().max())
@@ -299,7 +273,3 @@ def _best_step(values: Tensor, count: int) -> float:
         return float(((values / step).round_().clamp_(-count, count).mul_(step) - values).square_().sum())
 
     return max(min(steps, key=error), 1e-8)
-
-
-def _logit(share: Tensor) -> Tensor:
-    return torch.logit(share.clamp(_LEAST, 1 - _LEAST))

@@ -28,6 +28,7 @@ from deepcompress.pipeline.stages import (
     KMeansQuantize,
     Lossless,
     Prune,
+    RateQuantize,
     RateRetrain,
     Retrain,
 )
@@ -92,6 +93,10 @@ rates = st.builds(
     RateRetrain, bits=st.floats(0.01, 16), levels=st.integers(1, 127), ramp=st.floats(0, 0.5), freeze=st.floats(0.5, 1), **choice,
     **{name: value for name, value in training.items() if name != "restore_best"},
 )  # fmt: skip
+choices = st.builds(
+    RateQuantize, bits=st.floats(0.01, 16), levels=st.integers(1, 32_767), batches=st.integers(0, 99), probes=st.integers(1, 9),
+    seed=st.integers(0, 99), **choice,
+)  # fmt: skip
 coders = st.sampled_from([HuffmanEncode, ContextEncode])
 encoders = coders.flatmap(
     lambda stage: st.builds(stage, max_code_length=st.integers(1, 20), leftovers=st.sampled_from([None, "float16"]))
@@ -105,7 +110,7 @@ def pipelines(draw: st.DrawFn) -> Pipeline:
     stages: list[tuple[str, Any]] = [(f"{i} {draw(names)}", stage) for i, stage in enumerate(draw(st.lists(before, max_size=2)))]
     if stages and draw(st.booleans()):
         stages = [("nested", Pipeline(stages))]
-    stages.append(("quantize", draw(quantizers | grids | rates)))
+    stages.append(("quantize", draw(quantizers | grids | rates | choices)))
     if draw(st.booleans()):
         stages.append(("finetune", draw(st.builds(Finetune, rest=st.booleans(), **training))))
     if draw(st.booleans()):
@@ -127,7 +132,7 @@ def test_a_pipeline_survives_json_and_yaml(pipeline: Pipeline) -> None:
 
 def test_the_drawn_stages_are_all_there_are() -> None:
     drawn = {Prune, GradualPrune, Retrain, KMeansQuantize, AffineQuantize, Finetune, HuffmanEncode, ContextEncode, Lossless}
-    drawn |= {RateRetrain, FoldNorm}
+    drawn |= {RateQuantize, RateRetrain, FoldNorm}
     assert set(STAGES.values()) == drawn
 
 

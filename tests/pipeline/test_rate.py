@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 import deepcompress as dc
 from deepcompress.errors import ParameterError, PipelineError, TrainingError
 from deepcompress.pipeline.stages import ContextEncode, Finetune, Prune, RateRetrain
-from deepcompress.training.rate import RateGoal, _by_rows_and_columns
+from deepcompress.training.rate import RateGoal
 from tests.pipeline.samples import accuracy, digits, net, same_bits
 
 
@@ -161,19 +160,3 @@ def test_the_schedule() -> None:
     goal = RateGoal(0.25, ramp=0.5)
     assert [goal.at(progress, 4.0) for progress in (0, 0.25, 0.5, 1)] == pytest.approx([4.0, 1.0, 0.25, 0.25])
     assert RateGoal(3.0).at(0.0, 2.0) == 3.0
-
-
-def test_rows_and_columns_foresee_zeros() -> None:
-    chance = torch.Generator().manual_seed(0)
-    noise = torch.rand(60, 80, generator=chance) < 0.2
-    _, saved = _by_rows_and_columns(noise)
-    assert abs(saved) < 0.06 * 60 * 80 * 0.722
-    columns = noise & (torch.arange(80) % 4 == 0)
-    more, difference = _by_rows_and_columns(columns)
-    share = float(columns.float().mean())
-    entropy = -60 * 80 * (share * math.log2(share) + (1 - share) * math.log2(1 - share))
-    assert difference < -0.3 * entropy
-    assert (more[:, 0] < 0).all()
-    assert (more[:, 1] > 0).all()
-    assert _by_rows_and_columns(columns.reshape(60, 20, 2, 2))[1] < 0
-    assert _by_rows_and_columns(columns[0])[1] == 0

@@ -10,10 +10,11 @@ from deepcompress.pipeline.stages.fold import FoldNorm
 from deepcompress.pipeline.stages.prune import Prune
 from deepcompress.pipeline.stages.quantize import KMeansQuantize
 from deepcompress.pipeline.stages.rate import RateRetrain
+from deepcompress.pipeline.stages.rate_quantize import RateQuantize
 from deepcompress.pipeline.stages.retrain import GradualPrune, Retrain
 
 _PRUNING = (Prune, GradualPrune, Retrain)
-_QUANTIZING = (KMeansQuantize, AffineQuantize, RateRetrain, Finetune, FoldNorm)
+_QUANTIZING = (KMeansQuantize, AffineQuantize, RateQuantize, RateRetrain, Finetune, FoldNorm)
 _ENCODING = (HuffmanEncode, ContextEncode, Lossless)
 
 STAGES: dict[str, type[Stage]] = {stage.kind: stage for stage in (*_PRUNING, *_QUANTIZING, *_ENCODING)}
@@ -29,6 +30,7 @@ __all__ = [
     "KMeansQuantize",
     "Lossless",
     "Prune",
+    "RateQuantize",
     "RateRetrain",
     "Retrain",
 ]

@@ -26,6 +26,12 @@ def is_int(value: object, least: int, most: float = math.inf) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
+def require(stage: object, name: str, holds: bool, expected: str) -> None:
+    """Raise ParameterError unless a stage's parameter is as expected."""
+    if not holds:
+        raise ParameterError.of(name, type(stage).__name__, expected, getattr(stage, name))
+
+
 def check_bits(bits: object, owner: str) -> None:
     """Raise ParameterError unless `bits` are a width for all weights, or names and widths."""
     widths = bits if isinstance(bits, Mapping) else {"": bits}
