@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from deepcompress.training.checkpoint import Checkpoint
     from deepcompress.training.distributed import process_group
     from deepcompress.training.history import History
+    from deepcompress.training.imagine import imagine_inputs
     from deepcompress.training.loop import fit
     from deepcompress.training.settings import TrainSettings
     from deepcompress.training.trace import profile_trace
@@ -107,6 +108,7 @@ _HOMES = {
     "History": "training.history",
     "TrainSettings": "training.settings",
     "fit": "training.loop",
+    "imagine_inputs": "training.imagine",
     "process_group": "training.distributed",
     "profile_trace": "training.trace",
 }
@@ -154,6 +156,7 @@ __all__ = [
     "fit",
     "fold_batch_norm",
     "hold_masks",
+    "imagine_inputs",
     "load",
     "open",
     "process_group",

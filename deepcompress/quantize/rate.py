@@ -108,7 +108,7 @@ class RateLayer:
         return level_costs(torch.from_numpy(np.abs(self._in_place(levels))), self.most)
 
     def _assigned(self, step: float, price: float, costs: LevelCosts) -> Array:
-        levels = np.zeros(self._rows.shape, np.int16)
+        levels: Array = np.zeros(self._rows.shape, np.int16)
         sizes = costs.sizes.numpy().astype(np.float64) * price
         extra = np.broadcast_to((costs.nonzero * price).numpy(), self.shape).reshape(levels.shape)
         extra = np.ascontiguousarray(np.take_along_axis(extra, self._place, 1), np.float64)
