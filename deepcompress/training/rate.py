@@ -95,7 +95,7 @@ def retrain_for_rate(
         after_step=price.after_step,
         sparsity=price.sparsity,
         state=price,
-        title="rate",
+        title="rate retrain",  # not "rate", which a checkpoint has for the schedule of the learning rate
     )
     history = fit(model, train, settings, loss=loss, validate=validate, checkpoint=checkpoint, hooks=hooks, quiet=quiet)
     levels = {name: one.levels.to(torch.int8) for name, one in price.layers.items()}

@@ -110,7 +110,7 @@ def test_a_loss_of_ones_own(trained: nn.Module) -> None:
 
 
 def test_an_interrupted_training_goes_on_to_the_same_bytes(trained: nn.Module, tmp_path: Any) -> None:
-    stage = RateRetrain(6, 5e-3, bits=0.8, ramp=0.3, freeze=0.7)
+    stage = RateRetrain(6, 5e-3, bits=0.8, ramp=0.3, freeze=0.7, scheduler="onecycle")
     expected = run(trained, stage, ContextEncode()).compressed.to_bytes()
     for epoch in (1, 3, 5):
         calls = [0]
