@@ -17,7 +17,7 @@ from deepcompress.container.varint import Cursor, varint
 from deepcompress.errors import FormatError
 from deepcompress.tensors.streams import dense_counts
 
-__all__ = ["ContextLanes", "encode_context", "open_context"]
+__all__ = ["ContextLanes", "context_bits", "encode_context", "open_context"]
 
 Counts = NDArray[np.int64]
 
@@ -97,9 +97,22 @@ def encode_context(record: TensorRecord, symbols: Symbols, zero: int | None, bel
         lowest, highest = below, record.size - below
     else:
         lowest, highest = zero - int(symbols.min(initial=zero)), int(symbols.max(initial=zero)) - zero
+    return _shortest(symbols, record.shape, zero, lowest, highest)
+
+
+def context_bits(levels: NDArray[np.signedinteger]) -> int:
+    """Bits of the section of a tensor with these levels around zero, of its shape."""
+    flat = levels.reshape(-1).astype(np.int32)
+    lowest, highest = -int(flat.min(initial=0)), int(flat.max(initial=0))
+    return 8 * _shortest(flat + lowest, levels.shape, lowest, lowest, highest)[0].length
+
+
+def _shortest(
+    symbols: Symbols, shape: tuple[int, ...], zero: int | None, lowest: int, highest: int
+) -> tuple[StreamRecord, Bytes]:
     nonzeros = int(np.count_nonzero(symbols != (zero or 0)))
     chance = min(max(round(4_096 * nonzeros / max(len(symbols), 1)), 1), 4_095)
-    columns, kernel, kernel_row = _rows_of(record.shape)
+    columns, kernel, kernel_row = _rows_of(shape)
     geometry = Geometry(_CHUNK_LOG2, 1)
     counts = dense_counts(len(symbols), _CHUNK_LOG2)
 

@@ -23,6 +23,7 @@ from torch.optim import LBFGS, Optimizer
 
 from deepcompress.errors import ParameterError
 from deepcompress.quantize.level_costs import level_costs
+from deepcompress.tensors.contexts import context_bits
 from deepcompress.training.checkpoint import Checkpoint
 from deepcompress.training.history import History
 from deepcompress.training.loop import Hooks, Loss, fit
@@ -31,7 +32,8 @@ from deepcompress.training.validation import Measure
 
 __all__ = ["RateGoal", "retrain_for_rate"]
 
-_LOOKS = 600  # in all of training, to count the bits; where it has fewer steps, after each
+_LOOKS = 600  # in all of training, to reckon the bits; where it has fewer steps, after each
+_LOOKS_PER_CODING = 15  # at each of these, what is reckoned is corrected by what the coder takes
 _FIRST_PRICE = 1e-3  # of a bit, as a share of the mean gradient times the mean step
 _FOLLOW, _DAMP, _FASTEST = 0.1, 1.0, 0.2  # how the price follows the bits: their excess, their change, and the limit
 _LEAST_PULL = 1.0  # bits; also where rows and columns are so dense that a zero is dearer than what is beside it
@@ -45,7 +47,7 @@ class RateGoal:
     Attributes:
         bits: per weight, in the mean over all chosen weights, as the coder is reckoned to take.
         levels: on each side of zero.
-        ramp: share of training after which `bits` is reached, on a straight line of the logarithm.
+        ramp: share of training after which `bits` is reached; the logarithm follows a parabola, fast at first and ever slower.
         freeze: share of training after which zeros stay zero, and nothing is pulled any more.
     """
 
@@ -57,7 +59,7 @@ class RateGoal:
     def at(self, progress: float, first: float) -> float:
         """Bits per weight at this share of training, which began with `first`."""
         left = max(0.0, 1 - progress / self.ramp) if self.ramp else 0.0
-        return float(self.bits * (max(first, self.bits) / self.bits) ** left)
+        return float(self.bits * (max(first, self.bits) / self.bits) ** left**2)
 
 
 def retrain_for_rate(
@@ -142,6 +144,10 @@ class _Layer:
         self.costs, self.nonzero_costs = found.sizes, found.nonzero
         return found.total
 
+    def coded_bits(self) -> int:
+        """What the coder takes."""
+        return context_bits(self.levels.to(torch.int32).cpu().numpy())
+
     def gather(self, price: float) -> None:
         """Gradients pass to what lies behind, and to the step; the bits pull as much as they are worth."""
         if self.weight.grad is not None:
@@ -198,6 +204,7 @@ class _Price:
         self._price: float | None = None
         self._bits: float | None = None  # the logarithm of what was counted last
         self._first = self._next_look = self._progress = 0.0
+        self._correction, self._looks = 1.0, 0
 
     @property
     def steps(self) -> list[Tensor]:
@@ -232,7 +239,11 @@ class _Price:
 
     def _count(self) -> float:
         """Bits per weight."""
-        return max(sum(layer.bits() for layer in self.layers.values()) / self.total, 1e-9)
+        reckoned = max(sum(layer.bits() for layer in self.layers.values()), 1e-3)
+        if self._looks % _LOOKS_PER_CODING == 0:
+            self._correction = sum(layer.coded_bits() for layer in self.layers.values()) / reckoned
+        self._looks += 1
+        return max(self._correction * reckoned / self.total, 1e-9)
 
     @torch.no_grad()
     def after_backward(self) -> None:
@@ -255,11 +266,11 @@ class _Price:
     def state_dict(self) -> dict[str, Any]:
         layers = {name: layer.state_dict() for name, layer in self.layers.items()}
         return {"price": self._price, "bits": self._bits, "first": self._first, "next_look": self._next_look,
-                "layers": layers}  # fmt: skip
+                "correction": self._correction, "looks": self._looks, "layers": layers}  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._price, self._bits, self._first = state["price"], state["bits"], state["first"]
-        self._next_look = state["next_look"]
+        self._next_look, self._correction, self._looks = state["next_look"], state["correction"], state["looks"]
         for name, layer in self.layers.items():
             layer.load_state_dict(state["layers"][name])
 

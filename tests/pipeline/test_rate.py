@@ -158,5 +158,5 @@ def test_what_cannot_go_on() -> None:
 
 def test_the_schedule() -> None:
     goal = RateGoal(0.25, ramp=0.5)
-    assert [goal.at(progress, 4.0) for progress in (0, 0.25, 0.5, 1)] == pytest.approx([4.0, 1.0, 0.25, 0.25])
+    assert [goal.at(progress, 4.0) for progress in (0, 0.25, 0.5, 1)] == pytest.approx([4.0, 0.5, 0.25, 0.25])
     assert RateGoal(3.0).at(0.0, 2.0) == 3.0

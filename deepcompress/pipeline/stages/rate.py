@@ -30,9 +30,9 @@ class RateRetrain(Stage, TrainSettings):
     what is left settles. It goes well with a learning rate that ends at zero, and with a loss that distils the dense network.
 
     Args: those of TrainSettings, and
-        bits: per weight, the mean over all chosen weights, as the coder is reckoned to take; 0.2 is 160 times fewer than 32.
+        bits: per weight, the mean over all chosen weights, as `ContextEncode` takes; 0.2 is 160 times fewer than 32.
         levels: on each side of zero, 1 to 127.
-        ramp: share of the epochs after which `bits` is reached.
+        ramp: share of the epochs after which `bits` is reached, fast at first and ever slower.
         freeze: share of the epochs after which zeros stay zero.
         include, exclude, types: which weights; as in Prune.
 
