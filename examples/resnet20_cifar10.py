@@ -16,17 +16,13 @@ Reached, one run, seed 0, two CPU threads, from the published checkpoint: 54,146
 from __future__ import annotations
 
 import argparse
-import copy
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from _common import accuracy_on, add_arguments, workdir, write_results
 from _data import Batches, load_data
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 import deepcompress as dc
 from deepcompress.cli.checkpoints import read_checkpoint
@@ -83,26 +79,6 @@ BASELINE = dc.Pipeline(
 )
 
 
-def distillation(teacher: nn.Module) -> Callable[[nn.Module, Any], Tensor]:
-    """Cross entropy, and the answers of a teacher at temperature 4.
-
-    Source: Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. 2015. arXiv:1503.02531.
-    """
-    teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
-    temperature, own_share = 4.0, 0.3
-
-    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        images, labels = batch
-        logits = model(images).float()
-        with torch.no_grad():
-            wanted = F.softmax(teacher(images).float() / temperature, 1)
-        given = F.log_softmax(logits / temperature, 1)
-        distance = F.kl_div(given, wanted, reduction="batchmean") * temperature**2
-        return own_share * F.cross_entropy(logits, labels) + (1 - own_share) * distance
-
-    return loss
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -129,7 +105,7 @@ def main() -> None:
 
     pipeline = dc.Pipeline.from_config(PIPELINE)
     folder = workdir(options, "compressed")
-    result = pipeline.run(model, train=batches, evaluate=accuracy, loss=distillation(model), workdir=folder)
+    result = pipeline.run(model, train=batches, evaluate=accuracy, loss=dc.distillation(model), workdir=folder)
     print(result.report)
     measured = {
         "network": "resnet20",
