@@ -13,7 +13,17 @@ from deepcompress.container.source import atomic_file
 from deepcompress.report import text
 from deepcompress.report.charts import Charts, charts
 from deepcompress.report.report import Report
-from deepcompress.report.tables import KIND_TEXTS, Line, Table, bits_table, han_table, layer_table, ratios, stage_table
+from deepcompress.report.tables import (
+    KIND_TEXTS,
+    Line,
+    Table,
+    bits_table,
+    choice_table,
+    han_table,
+    layer_table,
+    ratios,
+    stage_table,
+)
 from deepcompress.tensors.cost import KINDS
 
 __all__ = ["report_html", "write_page"]
@@ -22,7 +32,7 @@ __all__ = ["report_html", "write_page"]
 def report_html(report: Report) -> str:
     """The whole page, plots inline; where matplotlib is missing, a line says so in their place."""
     drawn = charts(report)
-    parts = [_top(report), _bits(report), _stages(report, drawn), _layers(report, drawn)]
+    parts = [_top(report), _choice(report), _bits(report), _stages(report, drawn), _layers(report, drawn)]
     if drawn.missing:
         parts.insert(1, f'<h2>Plots</h2><p class="missing">{escape(drawn.missing)}</p>')
     parts += [_histograms(drawn), _han(report), _notes(report)]
@@ -93,6 +103,11 @@ def _colour(kind: str) -> str:
 
 def _swatch(kind: str) -> str:
     return f'<i class="swatch" style="background: {_colour(kind)}"></i>'
+
+
+def _choice(report: Report) -> str:
+    table = choice_table(report)
+    return f"{_heading(table)}{_table(table)}" if table else ""
 
 
 def _stages(report: Report, drawn: Charts) -> str:

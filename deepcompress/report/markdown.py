@@ -6,7 +6,7 @@ import re
 
 from deepcompress.report import text
 from deepcompress.report.report import Report
-from deepcompress.report.tables import Line, Table, bits_table, han_table, layer_table, ratios, stage_table
+from deepcompress.report.tables import Line, Table, bits_table, choice_table, han_table, layer_table, ratios, stage_table
 
 __all__ = ["report_markdown", "table_markdown"]
 
@@ -15,7 +15,8 @@ _MARKUP = re.compile(r"([\\`*_\[\]|#~$!])")
 
 def report_markdown(report: Report) -> str:
     """Ratios with their definitions, then every table, notes and versions."""
-    tables = (layer_table(report), bits_table(report))
+    chosen = choice_table(report)
+    tables = (*([chosen] if chosen else []), layer_table(report), bits_table(report))
     parts = ["# Compression report", _summary(report), *map(table_markdown, tables)]
     if report.stages:
         parts.append(table_markdown(stage_table(report)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepcompress.errors import ParameterError
+from deepcompress.report.choice import Choice
 from deepcompress.report.pool import Pool, is_compressed
 from deepcompress.report.rows import LayerRow, StageRow
 from deepcompress.tensors.cost import KINDS, BitCount
@@ -32,6 +33,7 @@ class Report:
         file_bytes: of the file.
         notes: what a reader must know, such as leftovers stored as float16.
         environment: what it was measured with, `{name: version}`.
+        choice: what was tried before, and why this was taken; None where nobody chose.
 
     Raises:
         ParameterError: `bits` is not exactly 8 x `file_bytes`, or is less than the layers' bits of a kind.
@@ -44,6 +46,7 @@ class Report:
     stages: tuple[StageRow, ...] = ()
     notes: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    choice: Choice | None = None
 
     def __post_init__(self) -> None:
         if self.file_bytes < 1:

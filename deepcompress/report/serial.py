@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from deepcompress.errors import ParameterError
+from deepcompress.report.choice import Choice
 from deepcompress.report.rows import Histogram, LayerRow, StageRow
 from deepcompress.tensors.cost import BitCount
 
@@ -96,6 +97,7 @@ def _report(data: Mapping[str, Any]) -> Report:
         file_bytes=int(data["file_bytes"]),
         notes=tuple(data["notes"]),
         environment=dict(data["environment"]),
+        choice=Choice.from_dict(data["choice"]) if data.get("choice") else None,  # older reports have none
     )
 
 

@@ -7,13 +7,25 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 from deepcompress.report import text
+from deepcompress.report.choice import Choice, RunRow
 from deepcompress.report.han import HanRow, HanTable
 from deepcompress.report.pool import Pool, is_compressed
 from deepcompress.report.report import Report
 from deepcompress.report.rows import StageRow
 from deepcompress.tensors.cost import KINDS
 
-__all__ = ["KIND_TEXTS", "Column", "Line", "Table", "bits_table", "han_table", "layer_table", "ratios", "stage_table"]
+__all__ = [
+    "KIND_TEXTS",
+    "Column",
+    "Line",
+    "Table",
+    "bits_table",
+    "choice_table",
+    "han_table",
+    "layer_table",
+    "ratios",
+    "stage_table",
+]
 
 _FOLD_FROM = 6  # fewer small tensors than this are listed one by one
 _FOLD_SHARE = 0.01  # of all weights: a tensor of more is never folded away
@@ -193,11 +205,38 @@ def stage_table(report: Report) -> Table:
 
 
 def _stage_line(row: StageRow, first: float | None, share: bool) -> Line:
-    change = ""
-    if row.accuracy is not None and first is not None:
-        change = f"{100 * (row.accuracy - first):+.2f}" if share else f"{row.accuracy - first:+.3g}"
+    change = _change(row.accuracy, first, share)
     figures = (text.score(row.accuracy, share=share), change, text.percent(row.sparsity), text.seconds(row.seconds))
     return Line((text.printable(row.name), text.printable(row.kind), *figures))
+
+
+def choice_table(report: Report) -> Table | None:
+    """What was tried before the file was made, and below it why; None where nobody chose."""
+    choice = report.choice
+    if choice is None:
+        return None
+    share = text.scores_are_shares([choice.dense_score, *(run.score for run in choice.runs)])
+    columns = (
+        Column("Tried", left=True), Column(choice.unit), Column("Epochs"), Column("Bytes"), Column("File ratio"),
+        Column("Accuracy" if share else "Score"), Column("Change"),
+    )  # fmt: skip
+    dense = RunRow(name="as it came", asked=None, epochs=None, file_bytes=report.dense_bytes, score=choice.dense_score)
+    lines = tuple(_run_line(run, choice, report.dense_bytes, share) for run in (dense, *choice.runs))
+    return Table("Choice", columns, lines, (choice.goal, *choice.reasons))
+
+
+def _run_line(run: RunRow, choice: Choice, dense_bytes: int, share: bool) -> Line:
+    name = f"{run.name}, chosen" if run.name == choice.chosen else run.name
+    asked = "" if run.asked is None else f"{run.asked:.3g}"
+    size, ratio = text.integer(run.file_bytes), text.ratio(dense_bytes / run.file_bytes)
+    score = text.score(run.score, share=share)
+    return Line((name, asked, text.integer(run.epochs), size, ratio, score, _change(run.score, choice.dense_score, share)))
+
+
+def _change(value: float | None, first: float | None, share: bool) -> str:
+    if value is None or first is None:
+        return ""
+    return f"{100 * (value - first):+.2f}" if share else f"{value - first:+.3g}"
 
 
 _HAN_COLUMNS = (

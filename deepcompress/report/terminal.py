@@ -10,7 +10,7 @@ from rich.cells import cell_len, set_cell_size
 
 from deepcompress.report import text
 from deepcompress.report.report import Report
-from deepcompress.report.tables import Line, Table, bits_table, layer_table, ratios, stage_table
+from deepcompress.report.tables import Line, Table, bits_table, choice_table, layer_table, ratios, stage_table
 
 __all__ = ["report_text", "table_text"]
 
@@ -19,9 +19,11 @@ _NAME_SHARE = 0.4  # of the width: longer first cells lose their beginning
 
 
 def report_text(report: Report, width: int) -> str:
-    """Headline, ratios, and a table each for layers, bits and stages."""
+    """Headline, ratios, and a table each for the choice, layers, bits and stages."""
     width = max(width, _MIN_WIDTH)
-    tables = [layer_table(report), bits_table(report), *([stage_table(report)] if report.stages else [])]
+    chosen = choice_table(report)
+    tables = [chosen] if chosen else []
+    tables += [layer_table(report), bits_table(report), *([stage_table(report)] if report.stages else [])]
     parts = ["\n".join(_headline(report, width)), *(table_text(table, width) for table in tables)]
     parts.extend("\n".join(_paragraph(text.printable(note), width)) for note in report.notes)
     if report.environment:
