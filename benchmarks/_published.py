@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deepcompress.recipes import Goal
-
 
 @dataclass(frozen=True)
 class Published:
@@ -62,11 +60,3 @@ PUBLISHED = (
     _nncodec(102_004, 0.9114, -21),
     _nncodec(97_600, 0.902, -20),
 )
-
-# Rows whose files come from no training: name -> (network, goal).
-PLANNED: dict[str, tuple[str, Goal]] = {
-    "resnet-20-no-data-91.4": ("resnet20", Goal(bytes=112_900, error=0.086)),
-    "resnet-20-no-data-91.1": ("resnet20", Goal(bytes=91_800, error=0.089)),
-    "resnet-20-unlabelled-91.4": ("resnet20", Goal(bytes=94_100, error=0.086)),
-    "resnet-20-unlabelled-91.1": ("resnet20", Goal(bytes=76_500, error=0.089)),
-}

@@ -16,12 +16,11 @@ instead of training one; for --choose it must be one that never saw what is held
 from __future__ import annotations
 
 import argparse
-import copy
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +42,25 @@ from _networks import (
     write_json,
 )
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import deepcompress as dc
 from deepcompress.container.source import atomic_file
 from deepcompress.pipeline.points import fingerprint
-from deepcompress.recipes import Recipe
+from deepcompress.recipes import Batching, Recipe
+from deepcompress.training.distill import distillation
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Batches without their labels."""
+
+    batches: Batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (images for images, _ in self.batches)
 
 
 @dataclass(frozen=True)
@@ -67,10 +79,20 @@ class Making:
     train: Split
     judged: Split
 
-    def batches(self) -> Batches:
-        how = self.recipe.batches
-        return Batches(self.train, how.size, shuffle=True, shift=how.shift, flip=how.flip, seed=self.seed,
-                       channels_last=how.channels_last)  # fmt: skip
+    def batches(self, how: Batching, images: Split | None = None) -> Batches:
+        """All training images, or these."""
+        return Batches(self.train if images is None else images, how.size, shuffle=True, shift=how.shift, flip=how.flip,
+                       seed=self.seed, channels_last=how.channels_last)  # fmt: skip
+
+    def seen(self, dense: nn.Module) -> Iterable[Any]:
+        """What the pipeline sees: training images with their labels, or a few inputs alone."""
+        inputs, how = self.recipe.inputs, self.recipe.batches
+        if inputs is None:
+            return self.batches(how)
+        if not inputs.imagined:
+            return Unlabelled(self.batches(how, self.train.sample(inputs.count, self.seed)))
+        made = dc.imagine_inputs(dense, self.train.images.shape[1:], inputs.count, steps=inputs.steps, seed=self.seed)
+        return made.split(how.size)
 
     def placed(self, model: nn.Module) -> nn.Module:
         layout = torch.channels_last if self.recipe.batches.channels_last else torch.contiguous_format
@@ -90,7 +112,8 @@ def dense_network(making: Making, network: str, checkpoint: Path | None) -> nn.M
     torch.manual_seed(making.seed)
     model = making.placed(make(network))
     recipe = making.recipe
-    said = recipe.dense.config(), recipe.data, vars(recipe.batches)
+    how = recipe.dense_batches or recipe.batches
+    said = recipe.dense.config(), recipe.data, vars(how)
     folder = making.folder(f"dense-{network}", *said)
     kept = None if folder is None else folder.with_name(f"{folder.name}.pt")
     if checkpoint is None and kept is not None and kept.exists():
@@ -98,29 +121,11 @@ def dense_network(making: Making, network: str, checkpoint: Path | None) -> nn.M
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)
         return model
-    recipe.dense.run(model, train=making.batches(), inplace=True, workdir=folder, quiet=True)
+    recipe.dense.run(model, train=making.batches(how), inplace=True, workdir=folder, quiet=True)
     if kept is not None:
         with atomic_file(kept) as file:
             torch.save({"state_dict": model.state_dict()}, file)
     return model
-
-
-def distillation(teacher: nn.Module, *, temperature: float, own_share: float) -> Callable[[nn.Module, Any], Tensor]:
-    """Cross entropy, and the distance to a teacher's softened answers.
-
-    Source: Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. 2015. arXiv:1503.02531.
-    """
-    teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
-
-    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        inputs, labels = batch
-        logits = model(inputs).float()
-        with torch.no_grad():
-            wanted = F.softmax(teacher(inputs).float() / temperature, 1)
-        distance = F.kl_div(F.log_softmax(logits / temperature, 1), wanted, reduction="batchmean") * temperature**2
-        return own_share * F.cross_entropy(logits, labels) + (1 - own_share) * distance
-
-    return loss
 
 
 def follow(making: Making, dense: nn.Module, teacher: nn.Module | None) -> bytes:
@@ -131,7 +136,7 @@ def follow(making: Making, dense: nn.Module, teacher: nn.Module | None) -> bytes
     prints = [fingerprint(model) for model in (dense, teacher) if model is not None]
     folder = making.folder(recipe.name, recipe.digest, *prints)
     torch.manual_seed(making.seed)
-    result = recipe.pipeline.run(dense, train=making.batches(), loss=loss, workdir=folder, quiet=True)
+    result = recipe.pipeline.run(dense, train=making.seen(dense), loss=loss, workdir=folder, quiet=True)
     return result.compressed.to_bytes()
 
 

@@ -34,7 +34,7 @@ from _networks import (
     read_json,
     write_json,
 )
-from _published import PLANNED, PUBLISHED, Published
+from _published import PUBLISHED, Published
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
@@ -118,11 +118,11 @@ def measure_dense(said: str, recipes: Iterable[Recipe], data: Path | None) -> tu
     return fingerprint(model)[:12], {"network": network, "file": Path(file).name, "error": error}
 
 
-def row_of(name: str, network: str, goal: Goal, digest: str | None, kept: dict[str, Any], runs: dict[str, Any],
+def row_of(name: str, network: str, goal: Goal, digest: str, kept: dict[str, Any], runs: dict[str, Any],
            there: list[Measured]) -> Row:  # fmt: skip
     """The row of a recipe, from the files that are there and the figures that are kept of others."""
     known = [Measured(**facts) for facts in kept.get("files", {}).values() if facts["recipe"] == name]
-    seeds = {file.seed: file for file in (*known, *there) if digest in (None, file.digest)}
+    seeds = {file.seed: file for file in (*known, *there) if file.digest == digest}
     median = median_seed(runs, digest)
     here = {file.seed: file for file in there}
     file = here.get(median if median in here else min(here)) if here else None
@@ -273,8 +273,7 @@ def _rows(options: argparse.Namespace, recipes: dict[str, Recipe], kept: dict[st
     for name, recipe in recipes.items():
         there = [file for file in found if file.recipe == name]
         rows.append(row_of(name, recipe.network, recipe.goal, recipe.digest, kept, choices.get(name, {}), there))
-    planned = {} if options.recipe else {name: row for name, row in PLANNED.items() if name not in recipes}
-    return rows + [row_of(name, *row, None, kept, {}, []) for name, row in planned.items()]
+    return rows
 
 
 def _tell(rows: list[Row], options: argparse.Namespace) -> None:

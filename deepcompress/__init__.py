@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from deepcompress.tensors.codebook import Codebook
     from deepcompress.tensors.model import CompressedModel, load, open
     from deepcompress.training.checkpoint import Checkpoint
+    from deepcompress.training.distill import distillation
     from deepcompress.training.distributed import process_group
     from deepcompress.training.history import History
     from deepcompress.training.imagine import imagine_inputs
@@ -107,6 +108,7 @@ _HOMES = {
     "Checkpoint": "training.checkpoint",
     "History": "training.history",
     "TrainSettings": "training.settings",
+    "distillation": "training.distill",
     "fit": "training.loop",
     "imagine_inputs": "training.imagine",
     "process_group": "training.distributed",
@@ -153,6 +155,7 @@ __all__ = [
     "calibrate",
     "check_fixed_point",
     "dequantize_affine",
+    "distillation",
     "fit",
     "fold_batch_norm",
     "hold_masks",

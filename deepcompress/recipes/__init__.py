@@ -7,6 +7,6 @@
 `benchmarks/make_record.py` follows a recipe from start to end, `benchmarks/records.py` measures the files: docs/records.md.
 """
 
-from deepcompress.recipes.recipe import Batching, Goal, LossMix, Recipe, load, names
+from deepcompress.recipes.recipe import Batching, Goal, Inputs, LossMix, Recipe, load, names
 
-__all__ = ["Batching", "Goal", "LossMix", "Recipe", "load", "names"]
+__all__ = ["Batching", "Goal", "Inputs", "LossMix", "Recipe", "load", "names"]

@@ -15,13 +15,13 @@ from deepcompress.errors import ParameterError
 if TYPE_CHECKING:
     from deepcompress.pipeline.pipeline import Pipeline
 
-__all__ = ["Batching", "Goal", "LossMix", "Recipe", "load", "names"]
+__all__ = ["Batching", "Goal", "Inputs", "LossMix", "Recipe", "load", "names"]
 
 _FOLDER = Path(__file__).parent
 _SUFFIXES = (".yaml", ".yml")
 _DIGITS = 12
 
-Part = TypeVar("Part", "Goal", "Batching", "LossMix", "Recipe")
+Part = TypeVar("Part", "Goal", "Batching", "LossMix", "Inputs", "Recipe")
 
 
 def _is_number(value: object) -> bool:
@@ -110,6 +110,27 @@ class LossMix:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What a pipeline sees that is given no labels, in place of the training images.
+
+    Attributes:
+        count: of inputs.
+        imagined: they are made from the statistics of the network's batch norms, see `dc.imagine_inputs`: no data at all. Else
+            training images drawn at random.
+        steps: by which they are imagined.
+    """
+
+    count: int
+    imagined: bool = False
+    steps: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("count", "steps"):
+            _require(self, name, _is_whole(getattr(self, name)) and getattr(self, name) > 0, "an int above 0")
+        _require(self, "imagined", isinstance(self.imagined, bool), "true or false")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """From nothing to a file.
 
@@ -123,6 +144,8 @@ class Recipe:
         goal: what the file is to reach.
         batches: how training images are served.
         loss: of the pipeline's stages that train; cross entropy where None.
+        dense_batches: how they are served while the dense network is trained; as otherwise where None.
+        inputs: all that the pipeline sees, where it is to do without labels, or without data.
     """
 
     name: str
@@ -134,8 +157,12 @@ class Recipe:
     goal: Goal
     batches: Batching = Batching()
     loss: LossMix | None = None
+    dense_batches: Batching | None = None
+    inputs: Inputs | None = None
 
     def __post_init__(self) -> None:
+        if self.inputs is not None and self.loss is not None and self.loss.own_share:
+            raise ParameterError(f"a loss without labels has an 'own_share' of 0. Got {self.loss.own_share} instead.")
         for name in ("about", "network", "data"):
             value = getattr(self, name)
             _require(self, name, isinstance(value, str) and bool(value.strip()), "a string that is not empty")
@@ -143,10 +170,14 @@ class Recipe:
     @property
     def digest(self) -> str:
         """Of all that has a say in the file: two recipes that make the same files have the same, whatever they are to reach."""
-        loss = None if self.loss is None else vars(self.loss)
+        parts = {name: getattr(self, name) for name in ("batches", "loss", "dense_batches", "inputs")}
+        given = {name: vars(part) for name, part in parts.items() if part is not None}
         stages = {"dense": self.dense.config(), "pipeline": self.pipeline.config()}
-        said = {"network": self.network, "data": self.data, **stages, "batches": vars(self.batches), "loss": loss}
+        said = {"network": self.network, "data": self.data, **stages, **given}
         return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+
+
+_PARTS = {"goal": Goal, "batches": Batching, "loss": LossMix, "dense_batches": Batching, "inputs": Inputs}
 
 
 def names() -> tuple[str, ...]:
@@ -184,9 +215,9 @@ def _recipe(path: Path) -> Recipe:
     data = dict(_mapping(parse(path), "a recipe"))
     for name in {"dense", "pipeline"} & data.keys():
         data[name] = Pipeline.from_config(_mapping(data[name], repr(name)))
-    for name, part in (("goal", Goal), ("batches", Batching), ("loss", LossMix)):
+    for name, part in _PARTS.items():
         if name in data:
-            data[name] = _part(part, _mapping(data[name], repr(name)), repr(name))  # type: ignore[type-var]
+            data[name] = _part(part, _mapping(data[name], repr(name)), repr(name))
     if "name" in data:
         raise ParameterError("the field 'name' is not one of a recipe, whose name is that of its file")
     return _part(Recipe, {"name": path.stem, **data}, "a recipe")

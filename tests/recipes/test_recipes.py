@@ -37,8 +37,13 @@ def test_recipes_of_the_package(name: str) -> None:
     assert callable(getattr(models, recipe.network))
     assert recipe.data in ("mnist", "cifar10")
     assert dc.Pipeline.from_config(recipe.pipeline.config()) == recipe.pipeline
-    assert f"{recipe.goal.ratio:g} times smaller" in recipe.about
-    assert name.endswith(f"-{recipe.goal.ratio:g}x")
+    if recipe.goal.ratio is not None:
+        assert f"{recipe.goal.ratio:g} times smaller" in recipe.about
+        assert name.endswith(f"-{recipe.goal.ratio:g}x")
+    else:
+        right = f"{100 * (1 - (recipe.goal.error or 0)):.1f}"
+        assert f"at least {right} % of the test images right" in recipe.about
+        assert name.endswith(f"-{right}")
     assert dc.recipes.load(name) == recipe
     assert dc.recipes.load(name).digest == recipe.digest
 
@@ -65,7 +70,8 @@ def test_numbers_may_be_written_as_people_do(tmp_path: Path) -> None:
 def test_the_digest_is_of_what_makes_the_file(tmp_path: Path) -> None:
     digest = dc.recipes.load(written(tmp_path)).digest
     assert dc.recipes.load(written(tmp_path, about="Other words.", goal={"bytes": 9, "lost": 0.1})).digest == digest
-    changes = ({"batches": {"shift": 1}}, {"data": "cifar10"}, {"loss": {"own_share": 0.5, "temperature": 2}})
+    parts = ({"batches": {"shift": 1}}, {"dense_batches": {"shift": 1}}, {"inputs": {"count": 9}})
+    changes = (*parts, {"data": "cifar10"}, {"loss": {"own_share": 0.5, "temperature": 2}})
     assert all(dc.recipes.load(written(tmp_path, **change)).digest != digest for change in changes)
 
 
@@ -86,6 +92,9 @@ def test_the_digest_is_of_what_makes_the_file(tmp_path: Path) -> None:
     ({"loss": {"own_share": 0.5}}, "'loss' lacks the field 'temperature'"),
     ({"loss": {"own_share": 2, "temperature": 1}}, "The 'own_share' parameter of LossMix must be a share from 0 to 1"),
     ({"loss": {"own_share": 0.5, "temperature": 0}}, "The 'temperature' parameter of LossMix must be a number above 0"),
+    ({"inputs": {"count": 0}}, "The 'count' parameter of Inputs must be an int above 0"),
+    ({"inputs": {"count": 1, "imagined": 1}}, "The 'imagined' parameter of Inputs must be true or false"),
+    ({"inputs": {"count": 1}, "loss": {"own_share": 0.1, "temperature": 1}}, "a loss without labels has an 'own_share' of 0"),
     ({"network": 3}, "The 'network' parameter of Recipe must be a string that is not empty"),
     ({"pipeline": {"stages": [{"stage": "magic"}]}}, "recipe 'own': The 'stage' parameter of stage 0 must be one of"),
     ({"pipeline": {"stages": [{"stage": "retrain", "epoch": 1}]}}, "unexpected keyword argument 'epoch'"),
