@@ -8,9 +8,9 @@ the dense network nor its teacher nor the compressed one sees them, and the erro
 keeps it in choices.json. Without, all training images are trained on, the recipe unchanged, the last epoch kept, and
 NAME-seedS.dcz and NAME-seedS.json are written. `records.py` reads the test images.
 
-A recipe is one of `deepcompress.recipes`, or a file of your own. The same seed and number of threads give the same file. With
---workdir a run that was killed goes on where it was, and dense networks are trained once. --dense and --teacher take a state dict
-instead of training one; for --choose it must be one that never saw what is held out.
+A recipe is one of `deepcompress.recipes`, or a file of your own; --change tries another value of one of its fields. The same seed
+and number of threads give the same file. With --workdir a run that was killed goes on where it was, and dense networks are trained
+once. --dense and --teacher take a state dict instead of training one; for --choose it must be one that never saw what is held out.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from _harness import machine
 from _networks import (
     RECORDS,
@@ -156,6 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
         teacher = dense if own else dense_network(making, recipe.loss.teacher, options.teacher)
     file = follow(making, dense, teacher)
     facts = _facts(making, dense, teacher, file)
+    facts["changes"] = options.change
     facts["seconds"] = round(time.perf_counter() - start, 1)
     if making.choose:
         if options.record:
@@ -172,6 +174,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--data", type=Path, metavar="DIR", help="where the data set lies")
     where.add_argument("--stand-in", action="store_true", help="scikit-learn's digits instead, to see that it runs")
+    parser.add_argument("--change", action="append", default=[], metavar="PATH=VALUE",
+                        help="with --choose: another value of a field of the recipe, as YAML; null leaves it out")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
@@ -184,11 +188,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.record and not options.choose:
         parser.error("--record goes with --choose")
+    if options.change and (options.record or not options.choose):
+        parser.error("--change goes with --choose, and without --record: a record's recipe is as it is")
     return options
 
 
 def _making(options: argparse.Namespace) -> Making:
-    recipe = dc.recipes.load(options.recipe)
+    changes = {place: yaml.safe_load(value) for place, _, value in (change.partition("=") for change in options.change)}
+    recipe = dc.recipes.load(options.recipe, changes)
     whole = images(recipe, options.data, train=True)
     train, judged = divided(whole, recipe.data) if options.choose else (whole, whole)
     return Making(recipe, options.seed, options.threads, options.device, options.choose, options.workdir, train, judged)

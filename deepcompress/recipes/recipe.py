@@ -190,12 +190,16 @@ def _by_number(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
-def load(name: str | Path) -> Recipe:
+def load(name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe of this name, or in a file of YAML of your own. Reading it imports nothing that it names and calls nothing.
+
+    Args:
+        name: of a recipe of the package, or the path of a .yaml file.
+        changes: path of a field -> its other value, such as {"pipeline.stages.0.levels": 1}; None leaves a field out.
 
     Raises:
         ParameterError: neither a recipe of the package nor the path of a .yaml file; a field that is missing, unknown or out of
-            its range.
+            its range; a change of what is not there.
         StorageError: the file cannot be read.
     """
     own = str(name).endswith(_SUFFIXES)
@@ -203,16 +207,18 @@ def load(name: str | Path) -> Recipe:
         raise ParameterError.of("name", "recipes.load", f"one of {', '.join(names())}, or the path of a .yaml file", str(name))
     path = Path(name) if own else _FOLDER / f"{name}.yaml"
     try:
-        return _recipe(path)
+        return _recipe(path, changes or {})
     except ParameterError as error:
         raise ParameterError(f"recipe {path.stem!r}: {error}") from None
 
 
-def _recipe(path: Path) -> Recipe:
+def _recipe(path: Path, changes: Mapping[str, Any]) -> Recipe:
     from deepcompress.pipeline.config import parse
     from deepcompress.pipeline.pipeline import Pipeline
 
     data = dict(_mapping(parse(path), "a recipe"))
+    for place, value in changes.items():
+        _change(data, place, value)
     for name in {"dense", "pipeline"} & data.keys():
         data[name] = Pipeline.from_config(_mapping(data[name], repr(name)))
     for name, part in _PARTS.items():
@@ -221,6 +227,19 @@ def _recipe(path: Path) -> Recipe:
     if "name" in data:
         raise ParameterError("the field 'name' is not one of a recipe, whose name is that of its file")
     return _part(Recipe, {"name": path.stem, **data}, "a recipe")
+
+
+def _change(data: Any, place: str, value: Any) -> None:
+    *way, last = place.split(".")
+    try:
+        for step in way:
+            data = data[int(step) if isinstance(data, list) else step]
+        if value is None:
+            del data[int(last) if isinstance(data, list) else last]
+        else:
+            data[int(last) if isinstance(data, list) else last] = value
+    except (KeyError, IndexError, ValueError, TypeError):
+        raise ParameterError(f"the change {place!r} is of a field that is not there") from None
 
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:

@@ -107,6 +107,17 @@ def test_mistakes_are_named(change: dict[str, Any], text: str, tmp_path: Path) -
     assert "\n" not in str(error.value)
 
 
+def test_one_field_may_be_another() -> None:
+    recipe = dc.recipes.load("lenet-5-800x")
+    fewer = dc.recipes.load("lenet-5-800x", {"pipeline.stages.0.levels": 1, "loss": None})
+    assert fewer.pipeline.stages[0][1].levels == 1  # type: ignore[union-attr]
+    assert fewer.loss is None
+    assert fewer.digest != recipe.digest
+    for place in ("pipeline.stages.9.levels", "pipeline.steps.0", "goal.ratio.x", "pipeline.stages.first.levels"):
+        with pytest.raises(dc.ParameterError, match=f"the change '{place}' is of a field that is not there"):
+            dc.recipes.load("lenet-5-800x", {place: 1})
+
+
 def test_what_is_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(dc.ParameterError, match=r"The 'name' parameter of recipes.load must be one of lenet-5-800x, .* Got 'x'"):
         dc.recipes.load("x")
