@@ -36,6 +36,7 @@ from deepcompress.version import __version__
 
 if TYPE_CHECKING:
     from deepcompress import recipes
+    from deepcompress.auto.compress import compress
     from deepcompress.layers.masking import apply_masks, hold_masks
     from deepcompress.pipeline.pipeline import Pipeline, Result
     from deepcompress.pipeline.sensitivity import sensitivity_scan
@@ -77,6 +78,7 @@ _HOMES = {
     "load": "tensors.model",
     "open": "tensors.model",
     "Codebook": "tensors.codebook",
+    "compress": "auto.compress",
     "AffineArray": "quantize.affine",
     "dequantize_affine": "quantize.affine",
     "quantize_affine": "quantize.affine",
@@ -106,9 +108,9 @@ _HOMES = {
     "SensitivityTable": "report.sensitivity",
     "sensitivity_scan": "pipeline.sensitivity",
     "Checkpoint": "training.checkpoint",
+    "distillation": "training.distill",
     "History": "training.history",
     "TrainSettings": "training.settings",
-    "distillation": "training.distill",
     "fit": "training.loop",
     "imagine_inputs": "training.imagine",
     "process_group": "training.distributed",
@@ -154,6 +156,7 @@ __all__ = [
     "apply_masks",
     "calibrate",
     "check_fixed_point",
+    "compress",
     "dequantize_affine",
     "distillation",
     "fit",

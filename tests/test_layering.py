@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "deepcompress"
 # Top to bottom. A room imports from rows below its own and from itself, never from its own row's other rooms.
 HOUSE = (
     {"cli"},
+    {"auto"},
     {"pipeline", "exercises"},
     {"report"},
     {"training"},

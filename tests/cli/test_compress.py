@@ -307,3 +307,45 @@ def test_contents_that_are_no_state_dict(cli, tmp_path: Path, content: object, m
     assert ended.status == 1
     assert message in ended.err
     assert not (tmp_path / "m.dcz").exists()
+
+
+def test_more_quality_is_a_larger_file(cli, checkpoint: Path, tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    sizes, errors = [], []
+    for quality in (1, 25, 50, 75, 100):
+        ended = cli("compress", checkpoint, "-o", tmp_path / "m.dcz", "--quality", quality)
+        assert ended.status == 0
+        assert f"Asked for: quality {quality}, noise " in ended.out
+        found = dc.load(tmp_path / "m.dcz").state_dict()
+        sizes.append((tmp_path / "m.dcz").stat().st_size)
+        errors.append([float((found[name] - tensors[name]).norm()) for name in ("conv.weight", "fc.weight")])
+    assert sizes == sorted(set(sizes))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1][1] < 0.004 * float(tensors["fc.weight"].norm())
+
+
+def test_quality_keeps_metadata_and_recipe(cli, tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(tensors, tmp_path / "m.safetensors", metadata={"author": "Ada"})
+    arguments = ("compress", tmp_path / "m.safetensors", "-o", tmp_path / "m.dcz", "--quality", 60, "--store-recipe", "--json")
+    told = json.loads(cli(*arguments).out)
+    assert told["choice"]["unit"] == "Quality"
+    loaded = dc.load(tmp_path / "m.dcz")
+    assert loaded.metadata == {"author": "Ada"}
+    assert [stage["stage"] for stage in (loaded.recipe or {})["stages"]] == ["affine_quantize", "context_encode"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--quality", "0"], "--quality takes an integer from 1 to 100, not 0"),
+        (["--quality", "101"], "--quality takes an integer from 1 to 100, not 101"),
+        (["--quality", "high"], "argument --quality: invalid int value: 'high'"),
+        (["--quality", "50", "--bits", "4", "--float16"], "--bits and --float16 cannot stand beside --quality, which"),
+        (["--quality", "50", "--lossless"], "--lossless cannot stand beside --quality"),
+        (["--quality", "50", "--recipe", "r.yaml"], "--recipe cannot stand beside --quality"),
+    ],
+)  # fmt: skip
+def test_quality_that_cannot_be_meant(cli, checkpoint: Path, tmp_path: Path, options: list[str], message: str) -> None:
+    ended = cli("compress", checkpoint, "-o", tmp_path / "m.dcz", *options)
+    assert ended.status == 2
+    assert message in ended.err
+    assert not (tmp_path / "m.dcz").exists()
