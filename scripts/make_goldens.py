@@ -279,6 +279,35 @@ def _folded() -> Named:
     return [*((f"norm.{name}", value) for name, value in zip(names, values, strict=True)), counter]
 
 
+def _equal() -> Named:
+    """Tensors of one value: zeros, values of each dtype, stored in narrower types too; some are like one before."""
+    tensors: Named = []
+    for kind in DTYPES:
+        value = weights(kind.name, 9).elements.reshape(-1)[4:5]
+        tensors += [(f"{kind.name}.{place}", DenseTensor(np.repeat(of, 6).reshape(2, 3), kind.name, kind.name))
+                    for place, of in enumerate((np.zeros(1, value.dtype), value))]  # fmt: skip
+    halves = (("float32", 1.0), ("float32", 2.0**100), ("float64", 0.5), ("float64", 0.1), ("int64", -3), ("int32", 70_000))
+    tensors += [
+        (f"narrow.{place}", DenseTensor(np.full((4,), value, dtype), dtype, dtype)) for place, (dtype, value) in enumerate(halves)
+    ]
+    stored = DenseTensor(np.full((5,), 0.25, np.float16), "float32", "float16")
+    quantized = [("pruned", shared("float32", (30,), 4, 0)), ("one.level", grid("float32", (6, 70), 0, 1))]
+    again = [("again.0", tensors[1][1]), ("again.1", tensors[0][1]), ("again.2", tensors[-6][1])]
+    return [*tensors, ("stored", stored), *quantized, *again, ("tie", Tie("again.1")), ("none", dense("float32", (0, 4)))]
+
+
+def _compact() -> bytes:
+    """Every form of a compact file: blocks by context, constants, one offset, levels whose records leave out the most."""
+    honest = encode._by_contexts
+
+    def always(base: Any, sections: Any, symbols: Any, around: Any, bits: int, tables: Any) -> Any:
+        return honest(base, sections, symbols, around, 1 << 62, tables)
+
+    extras = Extras({"naïve": "yes"}, {"stages": [{"stage": "fold_norm"}]}, {"float16": 2}, inference=True)
+    with mock.patch.object(encode, "_by_contexts", always):
+        return _file([*_levels(), *_equal()], Encoding("context", compact=True), extras)
+
+
 def _ties() -> Named:
     return [
         ("encoder.embed.weight", shared("float32", (12, 10), 7)),
@@ -360,6 +389,12 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "contexts": _by_contexts,
     "ties": lambda: _file(_ties(), extras=Extras({"naïve": "yes"}, {"stages": [1]}, {"encoder.embed": 1, "norm": 2})),
     "versions": _versions,
+    "compact": _compact,
+    "compact_plain": lambda: _file(_equal()[:1], Encoding(compact=True)),
+    "compact_grids": lambda: _file(_grids(), Encoding(compact=True)),
+    "compact_names": lambda: _file(
+        [(f"layers.{i}.{i * i % 97}.{'x' * (i % 31)}", dense("uint8", (1 + i % 3,))) for i in range(300)], Encoding(compact=True)
+    ),
     "folded": lambda: _file(_folded(), extras=Extras(versions={"norm": 2}, inference=True)),
     "future": _future,
     "sparse_values": lambda: _file(_sparse_values()),

@@ -58,7 +58,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 def _stored_as(row: Mapping[str, Any]) -> str:
     if row["tie"]:
         return f"= {row['tie']}"
-    parts = [row["representation"], row["codec"]]
+    parts = [row["representation"], *([row["codec"]] if row["codec"] else [])]
     if row["stored"] != row["dtype"]:
         parts.append(row["stored"])
     if row["scales"] is not None:

@@ -5,16 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deepcompress.coding.jit import inline, jit
+from deepcompress.coding.logistic import FAR, FINE, LEAST, LIMIT, UNIT, learning_rates, logistic, stretched
 
-_SCALE = 256  # of the logistic domain: steps for a factor of e
-_FAR = 2_815  # its ends, a chance of 1 in 60,000
-_UNIT = 1 << 16  # of chances as the coder uses them, and of mixing weights
-_FINE = 22  # bits of a chance as it is learned
-_LIMIT = 250  # after so many answers a chance moves by 1 / 250 of what is new
-_LEAST = 48  # of a mixed chance, in 65,536ths; 1 less the same is the most
 _MIX_RATE, _MIX_SHIFT = 3, 18  # how fast mixing weights follow
 _DENSEST = 24  # step of a density where nearly nothing is left
 _UNARY = 14  # questions after a level's size, before the rest is said in bits
@@ -26,23 +20,9 @@ _COUNTERS = 1 << 16  # of columns, and of channels, at most
 _ZERO, _SIGN, _SIZE, _TAIL = (10, 1_024), (4, 96), (7, 1_408), (1, _REST_BITS)
 
 
-def _logistic() -> NDArray[np.int64]:
-    """65,536 / (1 + e^(-x / 256)), rounded down, for x from -_FAR to _FAR; in whole numbers of 200 bits."""
-    one = 1 << 200
-    step, term, count = one, one, 1  # e^(1 / 256) by its series
-    while term := term // (_SCALE * count):
-        step, count = step + term, count + 1
-    power, upper = one, []
-    for _ in range(_FAR + 1):
-        upper.append(_UNIT * power // (power + one))
-        power = power * step // one
-    return np.array([_UNIT - 1 - chance for chance in upper[:0:-1]] + upper, np.int64)
-
-
-_SQUASHED = _logistic()
-# For a chance from i to i + 1 in 4,096ths: the last place in the logistic domain whose chance is not above i + 1/2.
-_STRETCHED = (np.searchsorted(_SQUASHED, 16 * np.arange(4_096) + 8, side="right") - 1 - _FAR).astype(np.int64)
-_RATES = np.array([10 * _UNIT // (10 * seen + 16) for seen in range(_LIMIT + 1)], np.int64)
+_SQUASHED = np.array(logistic(), np.int64)
+_STRETCHED = np.array(stretched(), np.int64)
+_RATES = np.array(learning_rates(), np.int64)
 
 
 @inline
@@ -107,17 +87,17 @@ def _ask(bit: int, question: Any, row: int, wire: Any, reading: bool) -> int:
     _, _, _, slots, stretched = wire
     total = 0
     for i in range(weights.shape[1]):
-        stretched[i] = _STRETCHED[chances[i, slots[i]] >> (_FINE - 12)]
+        stretched[i] = _STRETCHED[chances[i, slots[i]] >> (FINE - 12)]
         total += weights[row, i] * stretched[i]
-    mixed = _SQUASHED[min(max(total >> 16, -_FAR), _FAR) + _FAR]
-    chance = min(max(mixed, _LEAST), _UNIT - _LEAST)
+    mixed = _SQUASHED[min(max(total >> 16, -FAR), FAR) + FAR]
+    chance = min(max(mixed, LEAST), UNIT - LEAST)
     bit = _narrow(bit, chance, wire, reading)
     error = ((bit << 16) - chance) * _MIX_RATE
     for i in range(weights.shape[1]):
         slot = slots[i]
         weights[row, i] += (error * stretched[i] + (1 << (_MIX_SHIFT - 1))) >> _MIX_SHIFT
-        chances[i, slot] += (((bit << _FINE) - chances[i, slot]) * _RATES[seen[i, slot]]) >> 16
-        seen[i, slot] = min(seen[i, slot] + 1, _LIMIT)
+        chances[i, slot] += (((bit << FINE) - chances[i, slot]) * _RATES[seen[i, slot]]) >> 16
+        seen[i, slot] = min(seen[i, slot] + 1, LIMIT)
     return bit
 
 
@@ -160,18 +140,18 @@ def code_levels(levels: Any, data: Any, out: Any, known: Any, start: int, readin
     """Read `levels` from `data`, or write them to `out`; the bytes that they take, below 0 where `data` are those of none."""
     lowest, highest, first_chance, columns, kernel, kernel_row, lag = known
     zero = (
-        np.full(_ZERO, first_chance << (_FINE - 12), np.int32), np.zeros(_ZERO, np.uint8),
-        np.full((1, _ZERO[0]), _UNIT * 16 // (10 * _ZERO[0]), np.int64),
+        np.full(_ZERO, first_chance << (FINE - 12), np.int32), np.zeros(_ZERO, np.uint8),
+        np.full((1, _ZERO[0]), UNIT * 16 // (10 * _ZERO[0]), np.int64),
     )  # fmt: skip
     sign = (
-        np.full(_SIGN, 1 << (_FINE - 1), np.int32), np.zeros(_SIGN, np.uint8),
-        np.full((1, _SIGN[0]), _UNIT * 8 // (10 * _SIGN[0]), np.int64),
+        np.full(_SIGN, 1 << (FINE - 1), np.int32), np.zeros(_SIGN, np.uint8),
+        np.full((1, _SIGN[0]), UNIT * 8 // (10 * _SIGN[0]), np.int64),
     )  # fmt: skip
     size = (
-        np.full(_SIZE, 1 << (_FINE - 1), np.int32), np.zeros(_SIZE, np.uint8),
-        np.full((_UNARY, _SIZE[0]), _UNIT // _SIZE[0], np.int64),
+        np.full(_SIZE, 1 << (FINE - 1), np.int32), np.zeros(_SIZE, np.uint8),
+        np.full((_UNARY, _SIZE[0]), UNIT // _SIZE[0], np.int64),
     )  # fmt: skip
-    tail = np.full(_TAIL, 1 << (_FINE - 1), np.int32), np.zeros(_TAIL, np.uint8), np.full((1, 1), _UNIT, np.int64)
+    tail = np.full(_TAIL, 1 << (FINE - 1), np.int32), np.zeros(_TAIL, np.uint8), np.full((1, 1), UNIT, np.int64)
 
     slots = np.zeros(_ZERO[0], np.int64)
     coder = np.zeros(4, np.int64)  # low, high, the four bytes that are read, and bytes before them

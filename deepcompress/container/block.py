@@ -1,8 +1,14 @@
-"""A block of directory bytes, stored as it is or coded by our own Huffman coder where that is smaller.
+"""A block of directory bytes, stored as it is or coded by our own coders where that is smaller.
 
     varint  2 n + coded       n = bytes of the block
     n bytes                                                      coded = 0
     varint m, m bytes: code lengths, then a codeword per byte    coded = 1
+
+and in a compact file
+
+    varint  4 n + form
+    n bytes, or varint m, m bytes                                form = 0 or 1, as above
+    varint m, m bytes: the bytes by context                      form = 2
 
 A general compressor would save little more, and its bytes differ from build to build.
 """
@@ -11,32 +17,39 @@ from __future__ import annotations
 
 import numpy as np
 
+from deepcompress.coding.bytewise import decode_bytes, encode_bytes
 from deepcompress.coding.huffman import HuffmanCode
 from deepcompress.coding.tables import BitReader, BitWriter, read_lengths, write_lengths
+from deepcompress.container import layout
 from deepcompress.container.varint import Cursor, varint
 from deepcompress.errors import FormatError
 
 _MAX_LENGTH = 12
 
 
-def pack_block(data: bytes) -> bytes:
-    """The block that holds `data`, in the shorter of its two forms."""
-    coded = _encode(data)
-    if len(coded) < len(data):
-        return varint(2 * len(data) + 1) + varint(len(coded)) + coded
-    return varint(2 * len(data)) + data
+def pack_block(data: bytes, *, compact: bool = False, before: bytes = b"") -> bytes:
+    """The block that holds `data`, in the shortest of its forms; in a compact file the coder has learned from `before`."""
+    forms = {layout.BLOCK_PLAIN: data, layout.BLOCK_CODED: _encode(data)}
+    if compact and len(data) <= layout.MAX_CONTEXT_BLOCK:
+        forms[layout.BLOCK_CONTEXT] = encode_bytes(data, before)
+    form = min(forms, key=lambda form: len(forms[form]))
+    head = varint((4 if compact else 2) * len(data) + form)
+    return head + (varint(len(forms[form])) if form else b"") + forms[form]
 
 
-def unpack_block(cursor: Cursor) -> bytes:
-    """The block's bytes. Each coded byte takes a bit or more, so that no block grows beyond eight times its size."""
-    size, coded = divmod(cursor.varint(), 2)
-    if not coded:
+def unpack_block(cursor: Cursor, *, compact: bool = False, before: bytes = b"") -> bytes:
+    """The block's bytes. How far they may grow is bounded: each codeword takes a bit or more, and few bytes are by context."""
+    size, form = divmod(cursor.varint(), 4 if compact else 2)
+    if form == layout.BLOCK_PLAIN:
         return cursor.take(size)
+    if form > layout.BLOCK_CONTEXT:
+        raise cursor.error(f"a block of form {form}")
     data = cursor.take(cursor.varint())
-    if size > 8 * len(data):
+    by_context = form == layout.BLOCK_CONTEXT
+    if size > (layout.MAX_CONTEXT_BLOCK if by_context else 8 * len(data)):
         raise cursor.error(f"a block of {size} bytes cannot come from {len(data)}")
     try:
-        return _decode(data, size)
+        return decode_bytes(data, size, before) if by_context else _decode(data, size)
     except FormatError as error:
         raise cursor.error(f"a coded block: {error}") from None
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from deepcompress.coding.huffman import HuffmanCode
 from deepcompress.coding.tables import BitReader, BitWriter, read_lengths, write_lengths
 from deepcompress.container import layout
 from deepcompress.container.block import pack_block, unpack_block
-from deepcompress.container.names import pack_names, unpack_names
+from deepcompress.container.names import USUAL_NAMES, pack_names, unpack_names
 from deepcompress.container.records import SectionSize, TensorRecord, read_record
 from deepcompress.container.varint import Cursor, varint
 from deepcompress.errors import FormatError, VersionError
@@ -71,12 +72,13 @@ class Directory:
 
 
 def pack_directory(
-    records: Sequence[TensorRecord], tables: Sequence[Lengths], metadata: Sequence[MetaSection], checksums: Sequence[int]
-) -> tuple[bytes, dict[str, int]]:
-    """The directory's bytes, and how many of them each part takes."""
-    names = pack_block(pack_names(record.name for record in records))
-    pairs = zip(records, [None, *records], strict=False)
-    rows = pack_block(b"".join(record.pack(i, before) for i, (record, before) in enumerate(pairs)))
+    records: Sequence[TensorRecord], tables: Sequence[Lengths], metadata: Sequence[MetaSection], checksums: Sequence[int],
+    flags: int = 0,
+) -> tuple[bytes, dict[str, int]]:  # fmt: skip
+    """The directory's bytes, for a file with these flags, and how many of them each part takes."""
+    compact = bool(flags & layout.COMPACT)
+    names = pack_block(pack_names(record.name for record in records), compact=compact, before=USUAL_NAMES)
+    rows = pack_block(b"".join(_pack_records(records, compact)), compact=compact)
     parts = {
         "counts": varint(len(records)),
         "names": names,
@@ -90,15 +92,18 @@ def pack_directory(
 
 def unpack_directory(data: bytes, payload: int, version: tuple[int, int], flags: int = 0) -> Directory:
     """Read and validate a whole directory, for a file with these flags whose sections take `payload` bytes from byte 8 on."""
-    cursor = Cursor(data, "directory")
+    cursor, compact = Cursor(data, "directory"), bool(flags & layout.COMPACT)
     ends = {}
     count = cursor.varint()
     ends["counts"] = cursor.offset
-    names = unpack_names(unpack_block(cursor), _checked_count(cursor, count))
+    listed = unpack_block(cursor, compact=compact, before=USUAL_NAMES)
+    if 2 * count > len(listed):  # a name takes two bytes at least: the count is bounded before anything of its size is made
+        raise cursor.error(f"{count} tensors in a directory of {len(data)} bytes, whose names have {len(listed)}")
+    names = unpack_names(listed, count)
     ends["names"] = cursor.offset
     tables = _unpack_tables(cursor)
     ends["code lengths"] = cursor.offset
-    records = _unpack_records(unpack_block(cursor), names)
+    records = _unpack_records(unpack_block(cursor, compact=compact), names, compact)
     _check_announced(records, flags)
     ends["records"] = cursor.offset
     metadata = _unpack_metadata(cursor)
@@ -170,13 +175,6 @@ def check_head(head: bytes) -> tuple[int, int]:
     return major, minor
 
 
-def _checked_count(cursor: Cursor, count: int) -> int:
-    """A name takes at least two bytes before coding, so the count is bounded before anything of its size is made."""
-    if count > 8 * cursor.left:
-        raise cursor.error(f"{count} tensors in a directory of {len(cursor.data)} bytes")
-    return count
-
-
 def _pack_tables(tables: Sequence[Lengths]) -> bytes:
     bits = BitWriter()
     for lengths in tables:
@@ -210,11 +208,18 @@ def _read_codes(bits: BitReader, count: int) -> list[Lengths]:
     return tables
 
 
-def _unpack_records(data: bytes, names: list[str]) -> list[TensorRecord]:
+def _pack_records(records: Sequence[TensorRecord], compact: bool) -> Iterator[bytes]:
+    near: deque[TensorRecord] = deque(maxlen=layout.SAME_BACK + 1)
+    for position, record in enumerate(records):
+        yield record.pack(position, near, compact=compact)
+        near.append(record)
+
+
+def _unpack_records(data: bytes, names: list[str], compact: bool) -> list[TensorRecord]:
     cursor = Cursor(data, "records")
     records: list[TensorRecord] = []
     for name in names:
-        records.append(read_record(cursor, name, records))
+        records.append(read_record(cursor, name, records, compact=compact))
     cursor.finish()
     return records
 

@@ -12,10 +12,11 @@ import struct
 from dataclasses import dataclass
 
 MAGIC = b"\xdcDCZ"  # not ASCII in its first byte, and no UTF-8: a mangled transfer shows at once
-MAJOR, MINOR = 1, 3  # what this reader knows
-PLAIN_MINOR, FLAGS_MINOR, CONTEXT_MINOR = 1, 2, 3  # what a file needs: without flags; with some; with streams of codec 4
+MAJOR, MINOR = 1, 4  # what this reader knows
+PLAIN_MINOR, FLAGS_MINOR, CONTEXT_MINOR, COMPACT_MINOR = 1, 2, 3, 4  # what a file needs: no flags; some; codec 4; COMPACT
 ONE_OFFSET_USED = 0x0001  # in the head: records may have the flag ONE_OFFSET
-KNOWN_FLAGS = ONE_OFFSET_USED  # bits of the head that a reader must know
+COMPACT = 0x0002  # in the head: blocks, records and streams have their shorter forms
+KNOWN_FLAGS = ONE_OFFSET_USED | COMPACT  # bits of the head that a reader must know
 HEAD = struct.Struct("<4sBBH")  # magic, major, minor, flags
 TRAILER = struct.Struct("<II")  # directory length, CRC-32 over head, directory and directory length
 
@@ -37,12 +38,13 @@ MAX_VARINT_BYTES = 9  # 63 bits
 
 # Flags of a tensor record.
 TIE = 0x80  # the tensor is an earlier one under a second name
-VALUE_MAP = 0x03  # 0 none, 1 codebook, 2 affine
+VALUE_MAP = 0x03  # 0 none, 1 codebook, 2 affine, 3 constant (in a compact file)
 SPARSE = 0x04  # only the nonzeros are stored, and the gaps between them
 OTHER_TYPE = 0x08  # elements (codebook entries, scales) are stored in a narrower type, which follows
 FLOAT32 = 0x10  # the dtype is float32, and no dtype code follows
-ONE_OFFSET = 0x20  # the channels of an affine map have scales of their own and one offset
+ONE_OFFSET = 0x20  # the channels of an affine map have one offset; in a compact file it follows in the record
 SAME = 0x40  # a tensor of raw values like the one before it: same dtype, shape and stored dtype; nothing follows
+SAME_BACK = 0x3F  # in a compact file, below SAME: how many records lie between
 KNOWN_RECORD_FLAGS = TIE | VALUE_MAP | SPARSE | OTHER_TYPE | FLOAT32 | ONE_OFFSET
 
 # Bytes that no UTF-8 text has stand in names for the words that most of them end with.
@@ -54,10 +56,15 @@ WORDS = {
     b"\xfc": b"num_batches_tracked",
 }
 
-MAP_NONE, MAP_CODEBOOK, MAP_AFFINE = 0, 1, 2
+MAP_NONE, MAP_CODEBOOK, MAP_AFFINE, MAP_CONSTANT = 0, 1, 2, 3
 CODEC_RAW, CODEC_FIXED, CODEC_HUFFMAN, CODEC_PLANES, CODEC_CONTEXT = 0, 1, 2, 3, 4
+BLOCK_PLAIN, BLOCK_CODED, BLOCK_CONTEXT = 0, 1, 2
+MAX_CONTEXT_BLOCK = 4_096  # bytes of content: they are read bit by bit, in plain Python
 PLANE_PLAIN, PLANE_CONSTANT, PLANE_CODED = 0, 1, 2
 MAX_CODED_PLANE = 16
+CONTEXT_GEOMETRY = 20  # of codec 4 in a compact file, whose stream records do not tell it
+# What levels begin with where codec 4 is in a compact file, by steps of half a factor of two: a chance in 4,096ths.
+FIRST_CHANCES = tuple(min((4_096 if step % 2 == 0 else 2_896) >> step // 2, 4_095) for step in range(24))
 MAX_CONTEXT_CHUNK_LOG2 = 20  # of codec 4, whose reader takes several bytes for each level of a chunk
 
 # Metadata sections: an odd kind is critical, a reader that does not know it must refuse the file.

@@ -39,6 +39,14 @@ def pack_names(names: Iterable[str]) -> bytes:
     return bytes(out)
 
 
+_USUAL = (
+    "conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var", "bn1.num_batches_tracked",
+    "layer1.0.conv2.weight", "layer1.0.bn2.weight", "layer1.0.bn2.bias", "features.0.weight", "features.0.bias",
+    "classifier.weight", "classifier.bias", "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias",
+    "encoder.layers.0.self_attn.in_proj_weight", "norm.weight", "norm.bias", "linear1.weight", "linear1.bias",
+)  # fmt: skip
+
+
 def _shorten(tail: bytes) -> bytes:
     """The usual words as one byte each."""
     for byte, word in WORDS.items():
@@ -97,3 +105,6 @@ def _decode(cursor: Cursor, raw: bytes) -> str:
     if problem := check_name(name):
         raise cursor.error(f"the name {name[:80]!r} {problem}")
     return name
+
+
+USUAL_NAMES = pack_names(_USUAL)  # what the coder of a compact file's names has learned from; every reader must have these bytes

@@ -33,7 +33,8 @@ class Reader:
         try:
             head, directory, self.payload = _read_ends(self.source)
             self.version = check_head(head)
-            self.directory = unpack_directory(directory, self.payload, self.version, layout.HEAD.unpack(head)[-1])
+            self.flags: int = layout.HEAD.unpack(head)[-1]
+            self.directory = unpack_directory(directory, self.payload, self.version, self.flags)
             self._check_padding()
         except FormatError as error:
             self.close()
@@ -55,7 +56,7 @@ class Reader:
         if span is None:
             return None
         cursor = Cursor(bytes(self._checked(span)), f"{self.source.name}: metadata of kind {kind}")
-        content = unpack_block(cursor)
+        content = unpack_block(cursor, compact=bool(self.flags & layout.COMPACT))
         cursor.finish()
         return content
 

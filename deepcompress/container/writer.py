@@ -32,7 +32,9 @@ class Writer:
 
     def __init__(self, file: BinaryIO, flags: int = 0, minor: int = layout.PLAIN_MINOR) -> None:
         self._file = file
-        minor = max(minor, layout.FLAGS_MINOR if flags else layout.PLAIN_MINOR)
+        flagged = layout.COMPACT_MINOR if flags & layout.COMPACT else layout.FLAGS_MINOR
+        minor = max(minor, flagged if flags else layout.PLAIN_MINOR)
+        self._flags = flags
         self._head = layout.HEAD.pack(layout.MAGIC, layout.MAJOR, minor, flags)
         self._offset = len(self._head)
         self._records: list[TensorRecord] = []
@@ -54,13 +56,13 @@ class Writer:
 
     def add_metadata(self, kind: int, content: bytes) -> None:
         """Write a metadata section, block-coded. After the last tensor."""
-        block = pack_block(content)
+        block = pack_block(content, compact=bool(self._flags & layout.COMPACT))
         self._metadata.append(MetaSection(kind, len(block)))
         self._write(block)
 
     def finish(self, tables: Sequence[Lengths]) -> None:
         """Write the directory and the trailer: the file is whole."""
-        directory, _ = pack_directory(self._records, tables, self._metadata, self._checksums.finish())
+        directory, _ = pack_directory(self._records, tables, self._metadata, self._checksums.finish(), self._flags)
         self._file.write(directory)
         self._file.write(layout.TRAILER.pack(len(directory), directory_checksum(self._head, directory)))
 

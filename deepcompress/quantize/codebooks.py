@@ -25,6 +25,7 @@ STORAGE_TYPES = {
 TOLERATED_GROWTH = 1e-3  # of the squared error; 0.05 % of the RMSE
 
 _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 5e-324}  # above zero
 LARGEST = {"bfloat16": float.fromhex("0x1.fep127")} | {
     name: float(np.finfo(name).max) for name in ("float16", "float32", "float64")
 }

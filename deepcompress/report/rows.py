@@ -12,7 +12,7 @@ from deepcompress.tensors.cost import BitCount
 
 __all__ = ["REPRESENTATIONS", "Histogram", "LayerRow", "StageRow"]
 
-REPRESENTATIONS = ("gaps", "dense", "raw", "planes", "tie")
+REPRESENTATIONS = ("gaps", "dense", "raw", "planes", "constant", "tie")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,9 @@ class LayerRow:
         name: as in the state dict.
         shape, dtype: of the dense tensor.
         weights, nonzeros: how many scalars, and how many of them are not zero.
-        representation: "gaps" (positions and indices), "dense" (indices with a zero symbol), "raw" (values as they
-            are) or "tie" (another tensor's storage: it costs nothing and is counted nowhere).
+        representation: "gaps" (positions and indices), "dense" (indices with a zero symbol), "raw" (values as they are), "planes"
+            (values cut into planes), "constant" (one value for all, in the header) or "tie" (another tensor's storage: it costs
+            nothing and is counted nowhere).
         bits: of this tensor alone; what tensors share, and the header, belong to the file.
         quantized: its nonzeros are entries of a codebook, or levels of a grid.
         pruned: a mask is held over it.

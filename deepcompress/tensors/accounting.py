@@ -122,8 +122,10 @@ def _describe_tensor(directory: Directory, record: TensorRecord, bits: BitCount,
 
 
 def representation(record: TensorRecord) -> str:
-    """ "tie", "gaps" (nonzeros only), "raw" (values as they are), "planes" (values
-    cut into planes) or "dense" (a symbol per weight)."""
+    """ "tie", "constant" (all elements are equal), "gaps" (nonzeros only), "raw" (values as they are), "planes" (values cut into
+    planes) or "dense" (a symbol per weight)."""
+    if record.constant is not None:
+        return "constant"
     if record.values is None:
         return "tie"
     if record.sparse is not None:

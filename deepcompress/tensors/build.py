@@ -48,7 +48,7 @@ def write_model(
     """
     metadata = _pack_metadata(extras or Extras())
     minor = layout.CONTEXT_MINOR if encoding.coder == "context" else layout.PLAIN_MINOR
-    writer, tables = Writer(file, layout.ONE_OFFSET_USED if encoding.one_offset else 0, minor), Tables(encoding)
+    writer, tables = Writer(file, encoding.flags, minor), Tables(encoding)
     records: dict[str, TensorRecord] = {}
     places: dict[str, int] = {}
     for name, tensor in tensors:

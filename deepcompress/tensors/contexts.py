@@ -33,10 +33,12 @@ class ContextLanes:
     Attributes:
         levels: what is known of the levels.
         zero: the symbol of level 0 on a grid; None in a codebook, whose symbols are 0, then the centroids from below.
+        known: the tensor's record says what `zero` is.
     """
 
     levels: Levels
     zero: int | None
+    known: bool = False
 
     @property
     def least_bits(self) -> int:
@@ -80,11 +82,13 @@ class ContextLanes:
     def parameters(self) -> bytes:
         """What the stream's record says."""
         lowest, highest, chance, lag = self.levels.lowest, self.levels.highest, self.levels.chance, self.levels.lag
-        numbers = [lowest] if self.zero is None else [self.zero, lowest, highest]
+        numbers = [lowest] if self.zero is None else [lowest, highest] if self.known else [self.zero, lowest, highest]
         return b"".join(map(varint, [*numbers, chance, lag]))
 
 
-def encode_context(record: TensorRecord, symbols: Symbols, zero: int | None, below: int = 0) -> tuple[StreamRecord, Bytes]:
+def encode_context(
+    record: TensorRecord, symbols: Symbols, zero: int | None, below: int = 0, *, compact: bool = False
+) -> tuple[StreamRecord, Bytes]:  # fmt: skip
     """The shortest section that was found, and its record.
 
     Args:
@@ -92,32 +96,39 @@ def encode_context(record: TensorRecord, symbols: Symbols, zero: int | None, bel
         symbols: (numel,) all of them.
         zero: the symbol of level 0 on a grid, None in a codebook.
         below: centroids below zero in a codebook.
+        compact: the file has only some first chances.
     """
     if zero is None:
         lowest, highest = below, record.size - below
     else:
         lowest, highest = zero - int(symbols.min(initial=zero)), int(symbols.max(initial=zero)) - zero
-    return _shortest(symbols, record.shape, zero, lowest, highest)
+    bounds = (zero, lowest, highest)
+    return _shortest(symbols, record.shape, bounds, known=record.offset is not None, compact=compact)
 
 
 def context_bits(levels: NDArray[np.signedinteger]) -> int:
     """Bits of the section of a tensor with these levels around zero, of its shape."""
     flat = levels.reshape(-1).astype(np.int32)
     lowest, highest = -int(flat.min(initial=0)), int(flat.max(initial=0))
-    return 8 * _shortest(flat + lowest, levels.shape, lowest, lowest, highest)[0].length
+    return 8 * _shortest(flat + lowest, levels.shape, (lowest, lowest, highest))[0].length
 
 
 def _shortest(
-    symbols: Symbols, shape: tuple[int, ...], zero: int | None, lowest: int, highest: int
-) -> tuple[StreamRecord, Bytes]:
+    symbols: Symbols, shape: tuple[int, ...], bounds: tuple[int | None, int, int], *, known: bool = False, compact: bool = False
+) -> tuple[StreamRecord, Bytes]:  # fmt: skip
+    """See `encode_context`; `bounds`: the symbol of level 0, and the levels below and above it; `known`: see `ContextLanes`."""
+    zero, lowest, highest = bounds
     nonzeros = int(np.count_nonzero(symbols != (zero or 0)))
     chance = min(max(round(4_096 * nonzeros / max(len(symbols), 1)), 1), 4_095)
+    chunk_log2 = layout.CONTEXT_GEOMETRY if compact else _CHUNK_LOG2
+    if compact:
+        chance = min(layout.FIRST_CHANCES, key=lambda step: abs(math.log(step / chance)))
     columns, kernel, kernel_row = _rows_of(shape)
-    geometry = Geometry(_CHUNK_LOG2, 1)
-    counts = dense_counts(len(symbols), _CHUNK_LOG2)
+    geometry = Geometry(chunk_log2, 1)
+    counts = dense_counts(len(symbols), chunk_log2)
 
     def coded(lag: int) -> tuple[StreamRecord, Bytes]:
-        coder = ContextLanes(Levels(lowest, highest, chance, columns, kernel, kernel_row, lag), zero)
+        coder = ContextLanes(Levels(lowest, highest, chance, columns, kernel, kernel_row, lag), zero, known)
         section = encode_stream(symbols, coder, 1, counts, counts_known=True)
         return StreamRecord(layout.CODEC_CONTEXT, len(section), geometry.pack(), coder.parameters()), section
 
@@ -143,7 +154,8 @@ def open_context(record: TensorRecord, stream: StreamRecord) -> ContextLanes:
         if highest < 0:
             raise cursor.error(f"{lowest} of {record.size} centroids are below zero")
     else:
-        zero, lowest, highest = cursor.varint(), cursor.varint(), cursor.varint()
+        zero = cursor.varint() if record.offset is None else record.offset
+        lowest, highest = cursor.varint(), cursor.varint()
         if lowest > zero or zero + highest >= layout.MAX_CENTROIDS:
             raise cursor.error(f"levels from -{lowest} to {highest} around symbol {zero}")
     chance, lag = cursor.varint(), cursor.varint()
@@ -151,7 +163,7 @@ def open_context(record: TensorRecord, stream: StreamRecord) -> ContextLanes:
     if not 1 <= chance <= 4_095 or (lag and (lag >= columns or kernel > 1)):
         raise cursor.error(f"a chance of {chance} in 4,096, a lag of {lag} in rows of {columns}")
     cursor.finish()
-    return ContextLanes(Levels(lowest, highest, chance, columns, kernel, kernel_row, lag), zero)
+    return ContextLanes(Levels(lowest, highest, chance, columns, kernel, kernel_row, lag), zero, record.offset is not None)
 
 
 def _rows_of(shape: tuple[int, ...]) -> tuple[int, int, int]:

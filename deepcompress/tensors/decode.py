@@ -73,6 +73,8 @@ class _Decoder:
 
     def decode(self) -> Array:
         record = self.record
+        if record.constant is not None:
+            return self._equal(record.constant)
         if self._has_symbols:
             return self._shared_dense() if record.sparse is None else self._shared_sparse(record.sparse)
         if record.sparse is None:
@@ -161,6 +163,14 @@ class _Decoder:
             if record.values is not None and record.values.codec != layout.CODEC_RAW:
                 self._values()
         return np.zeros(record.shape, numpy_dtype(record.dtype))
+
+    def _equal(self, constant: bytes) -> Array:
+        """A tensor of equal values."""
+        record = self.record
+        value = widen(np.frombuffer(constant, numpy_dtype(record.stored)), record.stored, record.dtype)
+        dense = (self.memory or np.empty)(record.numel, value.dtype)
+        dense[:] = value
+        return dense.reshape(record.shape)
 
     def _open_map(self) -> Lookup | Grid:
         with self._place("codebook" if self.record.value_map == layout.MAP_CODEBOOK else "affine"):

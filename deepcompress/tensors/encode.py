@@ -18,10 +18,11 @@ from deepcompress.container.records import Sparse, StreamRecord, TensorRecord
 from deepcompress.errors import ModelError
 from deepcompress.tensors.affine import AffineTensor
 from deepcompress.tensors.compressed import CompressedTensor, DenseTensor, centroid_elements
+from deepcompress.tensors.constants import constant_record
 from deepcompress.tensors.contexts import encode_context
 from deepcompress.tensors.cutting import encode_planes, plan_planes
 from deepcompress.tensors.elements import Array, bfloat16_to_float32
-from deepcompress.tensors.streams import StreamPlan, Tables, choose_geometry, dense_counts
+from deepcompress.tensors.streams import Encoding, StreamPlan, Tables, choose_geometry, dense_counts
 
 AnyTensor = DenseTensor | CompressedTensor | AffineTensor
 Section = bytes | NDArray[np.uint8] | list[NDArray[np.uint8]]  # whole or in pieces
@@ -48,6 +49,8 @@ def encode_tensor(name: str, tensor: AnyTensor, tables: Tables) -> Encoded:
     """
     if tensor.stored != tensor.dtype and tensor.stored not in NARROWER.get(tensor.dtype, ()):
         raise ModelError(f"{name!r}: {tensor.dtype} elements cannot be stored as {tensor.stored}")
+    if tables.encoding.compact and (equal := constant_record(name, tensor)) is not None:
+        return Encoded(equal, {})
     if isinstance(tensor, DenseTensor):
         return _encode_dense_values(name, _narrowed(tensor), tables)
     if isinstance(tensor, AffineTensor):
@@ -109,12 +112,10 @@ def _encode_shared(name: str, tensor: CompressedTensor, tables: Tables) -> Encod
 
 def _encode_affine(name: str, tensor: AffineTensor, tables: Tables) -> Encoded:
     """As `_encode_shared`; what is zero can be left out where its channel's zero is +0.0."""
-    offsets, axis = tensor.offsets, 0 if tensor.axis is None else tensor.axis + 1
-    one = tables.encoding.one_offset and axis > 0 and len(offsets) > 0 and bool((offsets == offsets[0]).all())
-    base = TensorRecord(
-        name, tensor.dtype, tensor.shape, tensor.stored, layout.MAP_AFFINE, len(tensor.scales), axis, one_offset=one
-    )  # fmt: skip
-    parameters = tensor.scales.tobytes() + offsets[: 1 if one else None].astype("<i4").tobytes()
+    offsets = tensor.offsets
+    base = _affine_record(name, tensor, tables.encoding)
+    there = 0 if base.offset is not None else 1 if base.one_offset else len(offsets)
+    parameters = tensor.scales.tobytes() + offsets[:there].astype("<i4").tobytes()
     dense = tables.plan(count_symbols(tensor.symbols), layout.MAX_CENTROIDS)
     gaps = _plan_levels(tensor, tables)
     bits = {"dense": dense.total + 8 * len(parameters), "raw": 8 * len(tensor.symbols) * DTYPE_OF_NAME[tensor.dtype].itemsize}
@@ -133,13 +134,23 @@ def _encode_affine(name: str, tensor: AffineTensor, tables: Tables) -> Encoded:
     return _dense_symbols(base, {"affine": parameters}, tensor.symbols, dense, tables)
 
 
+def _affine_record(name: str, tensor: AffineTensor, encoding: Encoding) -> TensorRecord:
+    """The record of a tensor on a grid, without its values."""
+    offsets, axis = tensor.offsets, 0 if tensor.axis is None else tensor.axis + 1
+    base = TensorRecord(name, tensor.dtype, tensor.shape, tensor.stored, layout.MAP_AFFINE, len(tensor.scales), axis)
+    one = len(offsets) > 0 and bool((offsets == offsets[0]).all())
+    if encoding.compact:
+        return replace(base, offset=int(offsets[0])) if one and 0 <= offsets[0] < layout.MAX_CENTROIDS else base
+    return replace(base, one_offset=one and encoding.one_offset and axis > 0)
+
+
 def _by_contexts(
     base: TensorRecord, sections: Mapping[str, bytes], symbols: Array, around: tuple[int | None, int], bits: int, tables: Tables
 ) -> Encoded | None:
     """All symbols by contexts, where the file is to be small and that takes fewer than `bits`; `around`: see `encode_context`."""
     if tables.encoding.coder != "context" or not len(symbols):
         return None
-    stream, section = encode_context(base, symbols, *around)
+    stream, section = encode_context(base, symbols, *around, compact=tables.encoding.compact)
     if 8 * (len(section) + sum(map(len, sections.values()))) >= bits:
         return None
     return Encoded(replace(base, values=stream), {**sections, "values": section})

@@ -104,10 +104,10 @@ def value_table(record: TensorRecord, section: Bytes) -> Array:
 
 
 def open_affine(record: TensorRecord, section: Bytes) -> AffineMap:
-    """Scales, then offsets: as many, or one for all channels."""
+    """Scales, then offsets: as many, or one for all channels, which may be in the record instead."""
     split = record.size * DTYPE_OF_NAME[record.stored].itemsize
     scales = _as_floats(section[:split].view(numpy_dtype(record.stored)), record.stored)
-    offsets = section[split:].copy().view("<i4")
+    offsets = section[split:].copy().view("<i4") if record.offset is None else np.array([record.offset], np.int32)
     if not np.isfinite(scales).all():
         raise FormatError("a scale is not finite")
     axis = record.axis - 1 if record.axis else None

@@ -31,12 +31,19 @@ class Encoding:
     """How the symbols of a file are coded: `coder` "huffman", "context" (by contexts where that is shorter, else by Huffman) or
     "fixed" (bit-packed); Huffman codes of at most so many bits.
 
-    `one_offset`: the file may say once what offset the channels of a grid share, which readers before 1.2 do not know.
+    `one_offset`: the file may say once what offset the channels of a grid share, which readers before 1.2 do not know. `compact`:
+    it has the shorter forms of format 1.4: a directory by contexts, constants without sections, records that leave out more.
     """
 
     coder: str = "huffman"
     max_code_length: int = DEFAULT_MAX_CODE_LENGTH
     one_offset: bool = False
+    compact: bool = False
+
+    @property
+    def flags(self) -> int:
+        """Those of the file's head; a compact file has a form of its own for one offset."""
+        return layout.COMPACT if self.compact else layout.ONE_OFFSET_USED if self.one_offset else 0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from functools import lru_cache, reduce
 
 from deepcompress.container import layout
 from deepcompress.container.block import pack_block
+from deepcompress.container.names import USUAL_NAMES
 from deepcompress.container.reader import Reader
 from deepcompress.container.records import StreamRecord, TensorRecord
 from deepcompress.container.varint import Cursor, varint
@@ -26,14 +27,17 @@ class Stream:
 
     codec: int
     geometry: int
-    numbers: list[int]
+    numbers: list[int]  # of codec 4 in a compact file as it has them
     length: int
 
-    def pack(self) -> bytes:
+    def pack(self, *, compact: bool = False) -> bytes:
         if self.codec == layout.CODEC_RAW:
             return b"\0"
         content = b"".join(spell(form, number) for form, number in zip(self.forms(), self.numbers, strict=False))
-        head = varint(self.codec) + varint(self.length) + bytes([self.geometry & 255])
+        head = varint(self.codec) + varint(self.length)
+        if compact and self.codec == layout.CODEC_CONTEXT:
+            return head + content
+        head += bytes([self.geometry & 255])
         return head + varint(len(content)) + content
 
     def forms(self) -> Iterator[str]:
@@ -85,6 +89,10 @@ class Row:
     tie: Row | None = None
     back: int | None = None  # instead of where `tie` is
     same: bool = False
+    same_back: int = 0  # in a compact file
+    compact: bool = False
+    offset: int = 0  # the one of all channels, in a compact file
+    constant: bytes = b""
 
     @property
     def numel(self) -> int:
@@ -103,6 +111,10 @@ class Row:
         """Values that the record says there are."""
         return self.nonzeros if self.sparse else self.numel
 
+    @property
+    def offset_in_record(self) -> bool:
+        return self.compact and self.value_map == layout.MAP_AFFINE and bool(self.flags & layout.ONE_OFFSET)
+
     def type_of_elements(self) -> layout.DType:
         own = 0 if self.flags & layout.FLOAT32 else self.dtype
         return layout.DTYPE_OF_CODE.get(self.stored if self.flags & layout.OTHER_TYPE else own, layout.DTYPES[0])
@@ -112,7 +124,7 @@ class Row:
             places = [place for place, row in enumerate(earlier) if row is self.tie]
             return bytes([layout.TIE]) + varint(len(earlier) - places[0] if self.back is None and places else self.back or 1)
         if self.same:
-            return bytes([layout.SAME])
+            return bytes([layout.SAME | self.same_back & layout.SAME_BACK])
         out = bytearray([self.flags & 255])
         if not self.flags & layout.FLOAT32:
             out.append(self.dtype & 255)
@@ -122,17 +134,24 @@ class Row:
             out.append(self.stored & 255)
         if self.value_map in (layout.MAP_CODEBOOK, layout.MAP_AFFINE):
             out += varint(self.size if self.value_map == layout.MAP_CODEBOOK else self.axis)
+        if self.offset_in_record:
+            out += varint(self.offset)
+        if self.compact and self.value_map == layout.MAP_CONSTANT:
+            return bytes(out) + (b"" if self.sparse else self.constant)
         if self.sparse:
             out += varint(self.nonzeros) + bytes([self.gap_bits & 255]) + varint(self.escapes) + self.gaps.pack()
-        return bytes(out + self.values.pack())
+        return bytes(out + self.values.pack(compact=self.compact))
 
     def fit(self) -> None:
         """Make sections as long as the record says, and the record say how long they are."""
         if self.tie is not None:
             return
+        if self.compact and self.value_map == layout.MAP_CONSTANT:
+            self.sections = dict.fromkeys(self.sections, b"")
+            return
         element = self.type_of_elements().itemsize
         channels = self.sides[self.axis - 1] if 0 < self.axis <= len(self.sides) else 1
-        offsets = 1 if self.flags & layout.ONE_OFFSET else channels
+        offsets = 0 if self.offset_in_record else 1 if self.flags & layout.ONE_OFFSET else channels
         self._resize("map", (0, self.size * element, channels * element + 4 * offsets, 0)[self.value_map])
         if not self.sparse:
             self.sections["gaps"] = b""
@@ -179,14 +198,15 @@ class Parsed:
     def pack(self) -> bytes:
         head = layout.HEAD.pack(layout.MAGIC, self.head[0] & 255, self.head[1] & 255, self.head[2] & 0xFFFF)
         body, blocks = self._sections(len(head))
-        block = pack_block if self.coded else plain
+        compact = bool(self.head[2] & layout.COMPACT)
+        usual = USUAL_NAMES if compact else b""
         tables = pack_tables(tuple(self.tables))
         directory = b"".join(
             [
                 varint(len(self.rows)),
-                block(self.altered.get("names") or self.names()),
+                _block(self.altered.get("names") or self.names(), compact, self.coded, usual),
                 varint(len(self.tables)) + varint(len(tables)) + tables,
-                block(self.altered.get("records") or self.records()),
+                _block(self.altered.get("records") or self.records(), compact, self.coded),
                 varint(len(self.metadata)),
                 *(varint(int(kind)) + varint(len(content)) for (kind, _), content in zip(self.metadata, blocks, strict=True)),
             ]
@@ -204,7 +224,8 @@ class Parsed:
                 if aligned and len(content) > layout.RAW_ALIGNED:
                     out += PADDING * (-(len(out) + start) % layout.ALIGNMENT)
                 out += content
-        blocks = [_block(bytes(content)) if isinstance(content, bytes) else b"" for _, content in self.metadata]
+        compact = bool(self.head[2] & layout.COMPACT)
+        blocks = [_block(bytes(content), compact) if isinstance(content, bytes) else b"" for _, content in self.metadata]
         return bytes(out) + b"".join(blocks), blocks
 
 
@@ -214,7 +235,11 @@ def checksums(body: bytes) -> bytes:
     return b"".join(struct.pack("<I", zlib.crc32(body[at : at + layout.GROUP_BYTES])) for at in groups)
 
 
-_block = lru_cache(1024)(pack_block)
+@lru_cache(1024)
+def _block(content: bytes, compact: bool, coded: bool = True, before: bytes = b"") -> bytes:
+    if coded:
+        return pack_block(content, compact=compact, before=before)
+    return varint(4 * len(content)) + content if compact else plain(content)
 
 
 @lru_cache(4096)
@@ -250,21 +275,26 @@ def spell(form: str, number: int) -> bytes:
 def parse(data: bytes) -> Parsed:
     """The parts of a file that is well-formed."""
     reader = Reader(data)
+    compact = bool(reader.flags & layout.COMPACT)
     rows: list[Row] = []
     for place, (record, spans) in enumerate(zip(reader.directory.records, reader.directory.spans, strict=True)):
         sections = {"map": b"", "gaps": b"", "values": b""}
         for kind, span in spans.items():
             sections["map" if kind in ("codebook", "affine") else kind] = bytes(reader.section(span))
-        row = _row(record, sections, rows)
-        row.same = place > 0 and record.is_like(reader.directory.records[place - 1])
+        row = _row(record, sections, rows, compact)
+        near = range(min(place, layout.SAME_BACK + 1 if compact else 1))
+        alike = [back for back in near if record.is_like(reader.directory.records[place - 1 - back])]
+        row.same, row.same_back = bool(alike), alike[0] if alike else 0
         rows.append(row)
     metadata: list[list[bytes | int]] = [[meta.kind, reader.metadata(meta.kind) or b""] for meta in reader.directory.metadata]
     tables = [tuple(lengths.tolist()) for lengths in reader.directory.tables]
     return Parsed([*reader.version, layout.HEAD.unpack(data[:8])[-1]], rows, tables, metadata)
 
 
-def _row(record: TensorRecord, sections: dict[str, bytes], rows: Sequence[Row]) -> Row:
+def _row(record: TensorRecord, sections: dict[str, bytes], rows: Sequence[Row], compact: bool) -> Row:
     flags = record.value_map | (layout.SPARSE if record.sparse else 0) | (layout.ONE_OFFSET if record.one_offset else 0)
+    flags |= layout.ONE_OFFSET if record.offset is not None else 0
+    flags |= layout.SPARSE if record.constant is not None and not any(record.constant) else 0
     flags |= (layout.OTHER_TYPE if record.stored != record.dtype else 0) | (layout.FLOAT32 if record.dtype == "float32" else 0)
     codes = [layout.DTYPE_OF_NAME[name].code for name in (record.dtype, record.stored)]
     sparse = record.sparse
@@ -272,12 +302,13 @@ def _row(record: TensorRecord, sections: dict[str, bytes], rows: Sequence[Row]) 
     codebook = record.size if record.value_map == layout.MAP_CODEBOOK else 0
     return Row(
         record.name.encode(), flags, codes[0], list(record.shape), codes[1], codebook, record.axis, *counts,
-        _stream(sparse.stream if sparse else None), _stream(record.values), sections,
+        _stream(sparse.stream if sparse else None, compact), _stream(record.values, compact), sections,
         None if record.tie is None else rows[record.tie],
+        compact=compact, offset=record.offset or 0, constant=record.constant or b"",
     )  # fmt: skip
 
 
-def _stream(record: StreamRecord | None) -> Stream:
+def _stream(record: StreamRecord | None, compact: bool) -> Stream:
     if record is None or record.codec == layout.CODEC_RAW:
         return Stream(layout.CODEC_RAW, 31, [0, 0], 0)
     cursor = Cursor(record.parameters, "")
@@ -285,4 +316,6 @@ def _stream(record: StreamRecord | None) -> Stream:
     forms = found.forms()
     while cursor.left:
         found.numbers.append(cursor.byte() if next(forms) == "b" else cursor.varint())
+    if compact and record.codec == layout.CODEC_CONTEXT:
+        found.numbers[-2] = layout.FIRST_CHANCES.index(found.numbers[-2])
     return found

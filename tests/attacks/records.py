@@ -24,6 +24,9 @@ def number(file: Parsed, chance: Chance, _: Sequence[bytes]) -> None:
     fields += ["nonzeros", "gap_bits", "escapes"] * row.sparse
     field = chance.choice(fields)
     row.same = row.same and chance.random() < 0.1
+    if row.compact and chance.random() < 0.2:
+        field = chance.choice(("offset", "same_back"))
+        row.same = field == "same_back"
     if field != "sides":
         setattr(row, field, nudged(getattr(row, field), chance))
     elif row.sides:
@@ -36,6 +39,8 @@ def flags(file: Parsed, chance: Chance, _: Sequence[bytes]) -> None:
         return
     row.same = row.same and chance.random() < 0.1
     row.flags ^= chance.choice((1, 2, 4, 8, 16, 16, 32, 64, 128))
+    if row.compact and row.value_map == layout.MAP_CONSTANT and not row.constant:
+        row.constant = bytes(chance.randrange(2) for _ in range(row.type_of_elements().itemsize))
     if row.flags & layout.ONE_OFFSET and chance.random() < 0.8:
         file.head[2] |= layout.ONE_OFFSET_USED
 

@@ -64,6 +64,7 @@ def more_files() -> list[bytes]:
             files.append(samples.to_file([_planes(kind.name, lanes) for kind in kinds]))
     with samples.small_chunks(64, 1), samples.only_contexts():
         files.append(samples.to_file(_levels(), Encoding("context", one_offset=True)))
+        files.append(samples.to_file([*_levels(), *_equal()], Encoding("context", compact=True), Extras(inference=True)))
     return files
 
 
@@ -139,6 +140,14 @@ def _levels() -> samples.Named:
         samples.grid_tensor("float64", "float32", (8, 3, 3, 3), 0, 10, 16, 0.3),
     ]
     return [(f"w{place}", tensor) for place, tensor in enumerate(tensors)]
+
+
+def _equal() -> samples.Named:
+    """Tensors of one value, and some that are like another."""
+    values = [("float32", 0.0), ("float32", 1.0), ("int64", 0), ("float32", 0.0), ("float64", 0.1), ("bool", 1), ("float32", 1.0)]
+    return [
+        (f"bn{place}.weight", DenseTensor(np.full(4, value, dtype), dtype, dtype)) for place, (dtype, value) in enumerate(values)
+    ]
 
 
 def _planes(dtype: str, seed: int) -> tuple[str, DenseTensor]:

@@ -15,6 +15,7 @@ import deepcompress as dc
 from deepcompress.container import layout
 from deepcompress.container.reader import Reader
 from deepcompress.errors import FormatError, VersionError
+from tests.attacks.compact import COMPACT
 from tests.reference.writer import (
     Entry,
     Parts,
@@ -146,7 +147,7 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "magic": (Parts([raw()], head=b"\x89DCZ\1\0\0\0"), r"not a \.dcz file: it begins with b'\\x89DCZ'"),
     "major version": (Parts([raw()], head=b"\xdcDCZ\2\0\0\0"), r"format version 2\.0, this reader knows 1\.x"),
     "flags": (Parts([raw()], head=b"\xdcDCZ\1\0\0\x80"), r"flags 0x8000"),
-    "flag 0x0002": (Parts([raw()], head=b"\xdcDCZ\1\2\3\0"), r"flags 0x0002, which this reader \(format 1\.3\) does not know"),
+    "flag 0x0004": (Parts([raw()], head=b"\xdcDCZ\1\4\7\0"), r"flags 0x0004, which this reader \(format 1\.4\) does not know"),
     "directory checksum": (Parts([raw()], wrong_crc=1), r"directory's checksum is 0x[0-9a-f]{8}, the trailer says"),
     "a directory of 2 GiB": (Parts([raw()], directory_size=2**31), r"the trailer says 2147483648 bytes of directory, the file"),
     "a directory of 4 GiB": (Parts([raw()], directory_size=2**32 - 1), r"says 4294967295 bytes"),
@@ -292,6 +293,7 @@ WHOLE: dict[str, tuple[Parts, str]] = {
     "records cut off": (Parts([record([0, F32], shape(0))]), r"record of 'w', byte \d+: 1 bytes are needed, 0 are left"),
     "nonzeros > numel": (Parts([sparse([1, 1, 1], [1, 1, 1], 2)]), r"3 nonzeros and 0 escapes in 2 weights"),
     "metadata twice": (Parts([], metadata=[(8, plain(b"")), (8, plain(b""))]), r"metadata of kind 8 is there twice"),
+    **COMPACT,
     "critical metadata": (Parts([], metadata=[(9, plain(b""))]), r"directory, byte \d+: a critical metadata section of kind 9"),
 }
 
@@ -529,7 +531,7 @@ def test_whole_file(rule: str) -> None:
     with pytest.raises(FormatError, match=text) as caught:
         dc.open(build(parts))
     assert names_place(caught.value, "")
-    of_later = ("major version", "flags", "flag 0x0002", "critical metadata")
+    of_later = ("major version", "flags", "flag 0x0004", "critical metadata")
     assert isinstance(caught.value, VersionError) == (rule in of_later)
 
 

@@ -23,7 +23,7 @@ RULES: dict[str, list[str]] = {
         "directory checksum", "a directory that begins early", "a directory of 2 GiB", "a directory of 4 GiB",
     ],
     "A reader refuses another major version": ["major version"],
-    "A bit in `flags` that it does not know": ["flags", "flag 0x0002"],
+    "A bit in `flags` that it does not know": ["flags", "flag 0x0004"],
     "records may have the flag 0x20, which they must not have otherwise": ["one offset, not announced"],
     "their lengths must add up to P": [
         "a gap behind the sections", "sections past their end", "a section past the end", "sections of 2**64 bytes",
@@ -140,6 +140,27 @@ RULES: dict[str, list[str]] = {
     "A size above `top` is refused": ["levels: none but 0", "levels: above the largest"],
     "A reader refuses a chunk that is not exactly what went out": [
         "levels: zeros behind", "levels: other bytes at the end", "levels: a chunk too short", "levels: bytes of no symbols",
+    ],
+    # Compact files
+    "Form 3 is refused": ["compact: form 3"],
+    "content of more than 4,096 bytes by context": ["compact: too many bytes by context"],
+    "a reader refuses others than those that went out": [
+        "compact: bytes by context that go on", "compact: bytes by context cut off",
+    ],
+    "it is coded by code lengths, as an odd v says elsewhere": ["compact: too many codewords"],
+    "Flags 0x20 is refused here": ["compact: 0x20 of a constant"],
+    "an element that follows must not have all bits zero": ["compact: zeros that follow"],
+    "it does not follow, and there is no stored dtype": ["compact: zeros of another type"],
+    "the element follows, in the stored dtype, and ends the record": ["compact: a constant cut off", "compact: a large constant"],
+    "An element of bool is 1": ["compact: bool"],
+    "That tensor must be a constant, or neither tied nor sparse with its values raw": [
+        "compact: the same as nothing", "compact: the same as levels",
+    ],
+    "is for value map 2 with any axis": ["compact: 0x20 of a codebook"],
+    "which follows the axis as a varint, at most 65,535": ["compact: offset"],
+    "Instead of `first` stands its step d, at most 23": ["compact: step 24"],
+    "then the parameters at once, with no geometry": [
+        "compact: a record of others", "compact: no value map", "compact: raw with a map",
     ],
     # Codes
     "0 for a symbol that does not occur, at most 20": [

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from deepcompress.coding.context import MAX_LEVEL, Levels, decode_levels, encode_levels
-from deepcompress.coding.context_kernels import _FAR, _SQUASHED, _STRETCHED
+from deepcompress.coding.context_kernels import _SQUASHED, _STRETCHED
+from deepcompress.coding.logistic import FAR
 from deepcompress.errors import FormatError, ParameterError
 
 
@@ -141,7 +142,7 @@ def test_a_level_out_of_range_is_refused(level: int, lowest: int, highest: int) 
 
 
 def test_the_logistic_table_is_what_the_format_says() -> None:
-    upper = [math.floor(65_536 * math.exp(x / 256) / (1 + math.exp(x / 256))) for x in range(_FAR + 1)]
+    upper = [math.floor(65_536 * math.exp(x / 256) / (1 + math.exp(x / 256))) for x in range(FAR + 1)]
     assert _SQUASHED.tolist() == [65_535 - chance for chance in upper[:0:-1]] + upper
     for place, chance in zip(_STRETCHED.tolist(), range(8, 65_536, 16), strict=True):
-        assert _SQUASHED[place + _FAR] <= chance < _SQUASHED[place + _FAR + 1]
+        assert _SQUASHED[place + FAR] <= chance < _SQUASHED[place + FAR + 1]

@@ -86,13 +86,13 @@ def test_names_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
         unpack_names(pack_names(["abc", "abd"]), 2)
 
 
-@given(st.binary(max_size=300), st.integers(1, 256))
-def test_blocks(data: bytes, symbols: int) -> None:
+@given(st.binary(max_size=300), st.integers(1, 256), st.booleans(), st.binary(max_size=9))
+def test_blocks(data: bytes, symbols: int, compact: bool, before: bytes) -> None:
     content = bytes(byte % symbols for byte in data)
-    packed = pack_block(content)
+    packed = pack_block(content, compact=compact, before=before)
     assert len(packed) <= len(content) + 2
     cursor = Cursor(packed + b"rest", "here")
-    assert unpack_block(cursor) == content
+    assert unpack_block(cursor, compact=compact, before=before) == content
     assert cursor.left == 4
 
 

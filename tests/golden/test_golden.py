@@ -85,7 +85,7 @@ def test_they_cover_the_format() -> None:
                 geometries.add(record.values.geometry >> 5 if record.values and codec in (1, 2) else 0)
     both = {layout.CODEC_FIXED, layout.CODEC_HUFFMAN}
     assert {("raw", 0, 0), ("gaps", 0, 0), ("tie", 0, None)} <= kinds
-    assert {("planes", 0, 3), ("gaps", 0, 3)} <= kinds
+    assert {("planes", 0, 3), ("gaps", 0, 3), ("constant", 3, None)} <= kinds
     assert {"plain", "constant", "coded", *(kind.name for kind in layout.DTYPES)} <= cut
     assert {("dense", value_map, codec) for value_map in (1, 2) for codec in (*both, layout.CODEC_CONTEXT)} <= kinds
     assert {("gaps", value_map, codec) for value_map in (1, 2) for codec in both} <= kinds

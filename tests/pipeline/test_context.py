@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import deepcompress as dc
+from deepcompress.container import layout
 from deepcompress.pipeline.stages import AffineQuantize, ContextEncode, HuffmanEncode, KMeansQuantize, Prune
 from deepcompress.tensors import contexts
 from tests.pipeline.samples import net, same_bits
@@ -42,7 +43,7 @@ def test_the_same_model_in_fewer_bytes(quantize: Any, kernel: int, dtype: torch.
     assert same_bits(huffman.model, context.model)
     assert same_bits(context.model, dc.load(context.compressed.to_bytes()).state_dict())
     assert context.compressed.file_bytes < 0.95 * huffman.compressed.file_bytes
-    assert context.compressed.version == (1, 3)
+    assert context.compressed.version == (1, 4)
     assert huffman.compressed.version <= (1, 2)
     rows = {row["name"]: row["codec"] for row in context.compressed.inspect()["tensors"]}
     assert rows["weight"] == "context"
@@ -67,7 +68,7 @@ def test_what_has_no_structure_is_written_as_before() -> None:
 
 
 def test_several_chunks_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contexts, "_CHUNK_LOG2", 12)
+    monkeypatch.setattr(layout, "CONTEXT_GEOMETRY", 12)
     state = {"weight": trained(), "conv": trained(90, 450, 3)}
     files = []
     for threads in ("1", "3"):

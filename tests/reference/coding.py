@@ -143,8 +143,11 @@ def block(source: Bytes) -> bytes:
     v = source.varint()
     if v % 2 == 0:
         return source.take(v // 2)
-    size = v // 2
-    packed = source.take(source.varint())
+    return coded(source.take(source.varint()), v // 2)
+
+
+def coded(packed: bytes, size: int) -> bytes:
+    """A coded block's content of `size` bytes."""
     refuse(size > 8 * len(packed), "a coded block's content is longer than eight times its bytes")
     bits = Bits(packed)
     code = Code(code_lengths(bits, BLOCK_ALPHABET))

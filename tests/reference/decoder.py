@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from tests.reference import context
+from tests.reference import compact, context
 from tests.reference.coding import (
     FLOATS,
     Bits,
@@ -39,8 +39,10 @@ MAX_WIDTH = 17
 MAX_SYMBOL = 65_535
 MAX_CHUNK = 2**32 - 1
 TIE, MAP, SPARSE, STORED, SINGLE, ONE_OFFSET, SAME = 0x80, 0x03, 0x04, 0x08, 0x10, 0x20, 0x40
-ONE_OFFSET_USED = 0x0001
-CODEBOOK, AFFINE = 1, 2
+BACK = 0x3F
+ONE_OFFSET_USED, COMPACT = 0x0001, 0x0002
+CODEBOOK, AFFINE, EQUAL = 1, 2, 3
+CONTEXT_GEOMETRY = 20
 RAW, FIXED, HUFFMAN, PLANES, CONTEXT = 0, 1, 2, 3, 4
 PLAIN, CONSTANT, CODED = 0, 1, 2
 MAX_PLAIN, MAX_CODED = 56, 16
@@ -160,6 +162,8 @@ class Record:
     gaps: Stream | None
     values: Stream
     one_offset: bool = False
+    offset: int | None = None
+    equal: bytes | None = None
 
     @property
     def numel(self) -> int:
@@ -171,7 +175,7 @@ class Record:
 
     @property
     def offsets(self) -> int:
-        return 1 if self.one_offset else self.channels
+        return 0 if self.offset is not None else 1 if self.one_offset else self.channels
 
 
 Span = tuple[int, int]
@@ -189,9 +193,10 @@ class Sections:
 def read(data: bytes, limit: int | None = None) -> File:
     """Decode a file; raise MalformedError if as a whole it breaks a rule, LimitError if it has more than `limit` bytes."""
     version, flags, end, directory = _frame(data)
-    names = _names(directory.varint(), block(directory))
+    is_compact = bool(flags & COMPACT)
+    names = _names(directory.varint(), _block(directory, is_compact, compact.USUAL_NAMES))
     codes = _codes(directory)
-    records = _records(len(names), RecordReader(block(directory), flags))
+    records = _records(len(names), RecordReader(_block(directory, is_compact), flags))
     kinds = [(directory.varint(), directory.varint()) for _ in range(directory.varint())]
     payload = Payload(data[HEAD:end], directory)
     refuse(len(dict(kinds)) != len(kinds), "a metadata kind stands twice")
@@ -203,7 +208,7 @@ def read(data: bytes, limit: int | None = None) -> File:
     _check_limit(records, limit)
     file = File(version, {}, {}, {})
     for kind, span in spans.items():
-        _load_metadata(file, kind, span, payload, names)
+        _load_metadata(file, kind, span, payload, names, is_compact)
     for name, record, own in zip(names, records, sections, strict=True):
         _load(file, name, names[record] if isinstance(record, int) else TensorReader(record, own, codes, payload))
     return file
@@ -222,7 +227,7 @@ def _frame(data: bytes) -> tuple[tuple[int, int], int, int, Bytes]:
     refuse(len(data) < HEAD + TRAILER, "file too short")
     major, minor, flags = struct.unpack_from("<BBH", data, 4)
     refuse(major != 1, f"major version {major}")
-    refuse(flags & ~ONE_OFFSET_USED, f"unknown flags {flags:#06x}")
+    refuse(flags & ~(ONE_OFFSET_USED | COMPACT), f"unknown flags {flags:#06x}")
     size, crc = struct.unpack("<II", data[-TRAILER:])
     end = len(data) - TRAILER - size
     refuse(end < HEAD, "directory longer than the file")
@@ -298,7 +303,7 @@ def _records(count: int, reader: "RecordReader") -> list[Record | int]:
     """Per tensor its record, or for a tie the number of the tensor that it is."""
     records: list[Record | int] = []
     for position in range(count):
-        record = reader.record(records[-1] if records else None)
+        record = reader.record(records)
         if isinstance(record, int):
             refuse(not 1 <= record <= position, "a tie leads out of the records")
             record = position - record
@@ -313,11 +318,14 @@ class RecordReader:
 
     def __init__(self, content: bytes, announced: int) -> None:
         self.source, self.announced = Bytes(content), announced
+        self.compact = bool(announced & COMPACT)
 
-    def record(self, before: Record | int | None) -> Record | int:
+    def record(self, earlier: Sequence[Record | int]) -> Record | int:
         """A record, or a tie's `back`."""
         flags = self.source.u8()
-        if flags == SAME:
+        if flags == SAME or (self.compact and flags & ~BACK == SAME):
+            back = flags & BACK
+            before = earlier[-1 - back] if back < len(earlier) else None
             plain = isinstance(before, Record) and not before.gaps and before.values.codec == RAW
             refuse(not plain, "the same as a tensor whose values are not raw")
             return before
@@ -326,24 +334,43 @@ class RecordReader:
             return self.source.varint()
         refuse(flags & ~(MAP | SPARSE | STORED | SINGLE | ONE_OFFSET), f"unknown flags {flags:#04x} in a record")
         value_map = flags & MAP
-        refuse(value_map == MAP, "value map 3")
+        refuse(value_map == MAP and not self.compact, "value map 3")
         dtype = "float32" if flags & SINGLE else self.dtype()
         shape = self.shape()
         stored = self.dtype() if flags & STORED else dtype
         refuse(flags & STORED and stored not in NARROWER.get(dtype, ()), f"{dtype} stored as {stored}")
-        refuse(value_map and dtype not in FLOATS, f"a value map for {dtype}")
+        refuse(value_map in (CODEBOOK, AFFINE) and dtype not in FLOATS, f"a value map for {dtype}")
         refuse(math.prod(side or 1 for side in shape) * SIZES[dtype] >= 2**63, "a tensor of 2^63 bytes or more")
+        if value_map == EQUAL:
+            return self.equal(flags, dtype, shape, stored)
         k = self.source.varint() if value_map == CODEBOOK else 0
         axis = self.source.varint() if value_map == AFFINE else 0
         refuse(k > MAX_CENTROIDS, f"{k} centroids")
         refuse(axis > len(shape), f"axis {axis} of {len(shape)} dimensions")
-        refuse(flags & ONE_OFFSET and not axis, "one offset without channels")
-        refuse(flags & ONE_OFFSET and not self.announced & ONE_OFFSET_USED, "one offset, which the head does not announce")
         record = Record(dtype, shape, stored, value_map, k, axis, math.prod(shape), 0, 0, None, Stream(RAW))
-        record = replace(record, one_offset=bool(flags & ONE_OFFSET))
+        if flags & ONE_OFFSET:
+            record = self.one_offset(record)
         if flags & SPARSE:
             record = self.sparse(record)
         return self.values(record)
+
+    def one_offset(self, record: Record) -> Record:
+        if self.compact and record.value_map == AFFINE:
+            offset = self.source.varint()
+            refuse(offset > MAX_SYMBOL, f"an offset of {offset}")
+            return replace(record, offset=offset)
+        refuse(not record.axis, "one offset without channels")
+        refuse(not self.announced & ONE_OFFSET_USED, "one offset, which the head does not announce")
+        return replace(record, one_offset=True)
+
+    def equal(self, flags: int, dtype: str, shape: tuple[int, ...], stored: str) -> Record:
+        """A tensor of equal elements."""
+        refuse(flags & ONE_OFFSET, "one offset without channels")
+        refuse(flags & SPARSE and flags & STORED, "a type for zeros")
+        element = bytes(SIZES[dtype]) if flags & SPARSE else self.source.take(SIZES[stored])
+        refuse(not flags & SPARSE and not any(element), "zeros that are spelled out")
+        refuse(dtype == "bool" and element[0] > 1, "a bool other than 0 and 1")
+        return Record(dtype, shape, stored, EQUAL, 0, 0, 0, 0, 0, None, Stream(RAW, 0), equal=element)
 
     def dtype(self) -> str:
         code = self.source.u8()
@@ -366,18 +393,36 @@ class RecordReader:
         return replace(record, nonzeros=nonzeros, gap_bits=gap_bits, gap_count=gap_count, gaps=gaps)
 
     def values(self, record: Record) -> Record:
-        values = self.stream()
+        values = self.stream(record)
         refuse(values.codec in (RAW, PLANES) and record.value_map, "elements with a value map")
         refuse(values.codec in (FIXED, HUFFMAN, CONTEXT) and not record.value_map, "symbols without a value map")
         refuse(values.codec == CONTEXT and record.gaps, "symbols by context in a sparse tensor")
         return replace(record, values=values)
 
-    def stream(self) -> Stream:
+    def stream(self, record: Record | None = None) -> Stream:
+        """A stream record; `record` is that of a tensor whose values it holds."""
         codec = self.source.varint()
         if codec == RAW:
             return Stream(RAW)
+        if codec == CONTEXT and record and self.compact:
+            return Stream(CONTEXT, self.source.varint(), CONTEXT_GEOMETRY, self.levels(record))
         length, geometry = self.source.varint(), self.source.u8()
         return Stream(codec, length, geometry, self.source.take(self.source.varint()))
+
+
+    def levels(self, record: Record) -> bytes:
+        """The parameters of codec 4 in a compact file, as they are in others."""
+        zero = [] if record.offset is None else [record.offset]
+        count = 1 if record.value_map == CODEBOOK else 3 - len(zero)
+        zero += [self.source.varint() for _ in range(count)]
+        step, lag = self.source.varint(), self.source.varint()
+        refuse(step >= len(compact.FIRSTS), f"a first chance of step {step}")
+        return b"".join(map(_varint, [*zero, compact.FIRSTS[step], lag]))
+
+
+def _varint(number: int) -> bytes:
+    more, last = number >> 7, number & 127
+    return bytes([last | 128]) + _varint(more) if more else bytes([last])
 
 
 class Walker:
@@ -411,10 +456,16 @@ class Walker:
         refuse(self.at != self.end, "sections shorter than their part of the file")
 
 
-def _load_metadata(file: File, kind: int, span: Span, payload: Payload, names: Sequence[str]) -> None:
+def _block(source: Bytes, is_compact: bool, before: bytes = b"") -> bytes:
+    return compact.block(source, before) if is_compact else block(source)
+
+
+def _load_metadata(
+    file: File, kind: int, span: Span, payload: Payload, names: Sequence[str], is_compact: bool
+) -> None:  # fmt: skip
     try:
         source = Bytes(payload.take(span))
-        content = block(source)
+        content = _block(source, is_compact)
         source.end("metadata section")
         _check_metadata(kind, content, names)
         file.metadata[kind] = content
@@ -491,6 +542,8 @@ class TensorReader:
 
     def elements(self) -> bytes:
         record = self.record
+        if record.equal is not None:
+            return widen_all(record.equal, record.stored, record.dtype) * math.prod(record.shape)
         places: Sequence[int] = range(record.numel)
         counts: list[int] = []
         if record.gaps:
@@ -699,11 +752,13 @@ def _affine(record: Record, section: bytes, symbols: Sequence[int], places: Sequ
     scales = numbers(section[:size], record.stored)
     refuse(not all(map(math.isfinite, scales)), "a scale is not finite")
     offsets = struct.unpack(f"<{record.offsets}i", section[size:])
+    if len(offsets) < record.channels:
+        offsets = record.channels * (offsets[0] if record.offset is None else record.offset,)
     inner = math.prod(record.shape[record.axis :])
     result = bytearray()
     for symbol, place in zip(symbols, places, strict=True):
         c = place // inner % record.channels if record.axis else 0
-        step = float(symbol - offsets[0 if record.one_offset else c])
+        step = float(symbol - offsets[c])
         value = scales[c] * step if record.dtype == "float64" else to_float32(scales[c] * to_float32(step))
         result += element(value, record.dtype)
     return bytes(result)

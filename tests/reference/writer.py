@@ -165,8 +165,11 @@ def payload(parts: Parts) -> bytes:
 
 def build(parts: Parts) -> bytes:
     body = payload(parts)
-    names = plain(simple_names(parts.entries)) if parts.names is None else parts.names
-    records = plain(b"".join(e.record for e in parts.entries)) if parts.records is None else parts.records
+    content = simple_names(parts.entries), b"".join(e.record for e in parts.entries)
+    compact = len(parts.head) > 6 and parts.head[6] & 2
+    blocks = [varint(4 * len(each)) + each if compact else plain(each) for each in content]
+    names = blocks[0] if parts.names is None else parts.names
+    records = blocks[1] if parts.records is None else parts.records
     section = pack("".join(parts.tables)) if parts.table_section is None else parts.table_section
     directory = varint(len(parts.entries) if parts.count is None else parts.count) + names
     directory += varint(len(parts.tables)) + varint(len(section)) + section + records

@@ -243,6 +243,7 @@ encodings = st.builds(
     coder=st.sampled_from(["huffman", "huffman", "fixed", "context"]),
     max_code_length=st.integers(1, 20),
     one_offset=st.booleans(),
+    compact=st.booleans(),
 )
 cuts = st.tuples(st.sampled_from([1, 4, 32, 1 << 16]), st.sampled_from([1, 2, 4, 8, 16, 32]))
 

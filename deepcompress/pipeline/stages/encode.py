@@ -71,7 +71,7 @@ class ContextEncode(HuffmanEncode):
 
     def apply(self, state: State, context: Context) -> State:
         after = super().apply(state, context)
-        return replace(after, encoding=replace(after.encoding, coder="context"))
+        return replace(after, encoding=replace(after.encoding, coder="context", compact=True))
 
 
 @dataclass(frozen=True, eq=False)

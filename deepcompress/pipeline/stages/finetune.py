@@ -14,7 +14,7 @@ from deepcompress.pipeline.selection import floating_weights
 from deepcompress.pipeline.stage import Stage
 from deepcompress.pipeline.stages.chosen import write_elements, write_values
 from deepcompress.pipeline.state import Context, State
-from deepcompress.quantize.codebooks import distinct, round_to_type
+from deepcompress.quantize.codebooks import SMALLEST, distinct, round_to_type
 from deepcompress.quantize.gridding import values_on
 from deepcompress.tensors.affine import AffineGrid, AffineTensor, by_channel
 from deepcompress.tensors.codebook import Codebook
@@ -22,8 +22,6 @@ from deepcompress.tensors.compressed import CompressedTensor
 from deepcompress.tensors.elements import dtype_name, from_torch
 from deepcompress.training.finetune import finetune_centroids
 from deepcompress.training.settings import TrainSettings
-
-_SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 5e-324}
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +118,7 @@ class _Scales:
         """Round the scales to their storage type, and write what the levels are now into the weight."""
         own = dtype_name(weight)
         grown = self.before.scales.astype(np.float64) * trained.detach().cpu().double().numpy()
-        scales = round_to_type(np.maximum(grown, _SMALLEST[own]), "bfloat16" if own == "bfloat16" else own)
+        scales = round_to_type(np.maximum(grown, SMALLEST[own]), "bfloat16" if own == "bfloat16" else own)
         grid = replace(self.before, scales=scales)
         write_elements(weight, values_on(grid, self.levels, own))
         return grid

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepcompress.pipeline.selection import Selection
 from deepcompress.pipeline.stage import Stage
-from deepcompress.pipeline.stages.chosen import is_int, quantizable, write_values
+from deepcompress.pipeline.stages.chosen import is_int, quantizable, write_elements
 from deepcompress.pipeline.state import Context, State
 from deepcompress.prune.ranking import is_within
-from deepcompress.quantize.codebooks import STORAGE_TYPES, distinct, round_to_type
-from deepcompress.tensors.codebook import Codebook
+from deepcompress.quantize.codebooks import SMALLEST, STORAGE_TYPES, round_to_type
+from deepcompress.quantize.gridding import values_on
+from deepcompress.tensors.affine import AffineGrid
 from deepcompress.tensors.elements import dtype_name
 from deepcompress.training.rate import RateGoal, retrain_for_rate
 from deepcompress.training.settings import TrainSettings
+
+_CLOSE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,16 +75,22 @@ class RateRetrain(Stage, TrainSettings):
             model, context.train, weights, masks, self, goal, loss=context.loss, validate=context.validate,
             checkpoint=context.checkpoint, quiet=context.quiet,
         )  # fmt: skip
-        codebooks = {}
+        grids = {}
         for name, weight in weights.items():
             own = dtype_name(weight)
-            stored = "bfloat16" if own == "bfloat16" else STORAGE_TYPES[own][0]
-            table = round_to_type(np.arange(-self.levels, self.levels + 1) * np.float64(steps[name]), stored)
-            values = table[levels[name].cpu().numpy().astype(np.int64) + self.levels]
-            write_values(weight, values)
-            used = distinct(values)
-            codebooks[name] = Codebook(used[used != 0])
+            grids[name] = AffineGrid(_stored(steps[name], own), np.array([self.levels], np.int32), 2 * self.levels + 1, None)
+            symbols = levels[name].cpu().numpy().astype(np.int64) + self.levels
+            write_elements(weight, values_on(grids[name], symbols.reshape(weight.shape), own))
         kept = {name: level != 0 for name, level in levels.items()}
         return replace(
-            state, masks={**state.masks, **kept}, codebooks={**state.codebooks, **codebooks}, notes=(), history=history
+            state, masks={**state.masks, **kept}, codebooks={**state.codebooks, **grids}, notes=(), history=history
         )  # fmt: skip
+
+
+def _stored(step: float, own: str) -> NDArray[Any]:
+    """A step, (1,), in the narrowest type that holds it to one part in a thousand, of those for a tensor of type `own`."""
+    wanted = np.array([step], np.float64)
+    kinds = STORAGE_TYPES[own]
+    rounded = [round_to_type(wanted, kind) for kind in kinds]
+    close = [found for found in rounded if abs(float(found[0]) / step - 1) < _CLOSE]
+    return close[0] if close else np.maximum(rounded[-1], round_to_type(np.array([SMALLEST[own]]), kinds[-1]))
