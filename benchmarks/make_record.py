@@ -8,9 +8,10 @@ the dense network nor its teacher nor the compressed one sees them, and the erro
 keeps it in choices.json. Without, all training images are trained on, the recipe unchanged, the last epoch kept, and
 NAME-seedS.dcz and NAME-seedS.json are written. `records.py` reads the test images.
 
-A recipe is one of `deepcompress.recipes`, or a file of your own; --change tries another value of one of its fields. The same seed
-and number of threads give the same file. With --workdir a run that was killed goes on where it was, and dense networks are trained
-once. --dense and --teacher take a state dict instead of training one; for --choose it must be one that never saw what is held out.
+A recipe is one of `deepcompress.recipes`, or a file of your own; --change tries another value of one of its fields. The same
+seed and number of threads give the same file. With --workdir a run that was killed goes on where it was, and dense networks are
+trained once. --dense and --teacher take a state dict instead of training one; for --choose it must be one that never saw what is
+held out.
 """
 
 from __future__ import annotations
