@@ -34,6 +34,7 @@ def compress(
     model: nn.Module | Mapping[str, Tensor],
     *,
     train: Iterable[Any] | None = None,
+    inputs: Iterable[Any] | None = None,
     validate: Measure | None = None,
     max_drop: float | None = None,
     target_ratio: float | None = None,
@@ -50,11 +51,14 @@ def compress(
 
     With `train`, weights are trained for the coder (`RateRetrain`), whose bits go where they are worth most, over all layers.
     What is searched is bits per weight: by short trials where there is a limit, then by long runs, at most three, each from the
-    model as it came. Without, layers get uniform grids, their bits by one price for all of them; searched is the quality.
+    model as it came. With `inputs`, nothing is trained: bits per weight are searched for `RateQuantize`. With neither, layers get
+    uniform grids, their bits by one price for all of them; searched is the quality.
 
     Args:
         model: any module; without `train` and measures, a state dict does. It stays as it is.
         train: batches, as for `Pipeline.run`.
+        inputs: batches whose labels, if they have any, are not used, instead of `train`: some hundred real ones, or
+            `[dc.imagine_inputs(model, shape)]`.
         validate: model -> float, more is better, on data that are not in `train`: what choices are made by.
         max_drop: what the score of `validate` may lose at most against the model as it came, in its own unit: 0.01 is a point of
             an accuracy. It is kept by all means: where nothing smaller keeps it, the file is lossless.
@@ -77,14 +81,15 @@ def compress(
         ModelError, PipelineError, StorageError, TrainingError: as `Pipeline.run`.
     """
     source = _given(model)
-    given = {"train": train, "validate": validate, "max_drop": max_drop, "target_ratio": target_ratio, "loss": loss}
-    _check(source, {**given, "quality": quality, "settings": settings})
+    seen = {"train": train, "inputs": inputs, "validate": validate, "loss": loss, "settings": settings}
+    _check(source, {**seen, "max_drop": max_drop, "target_ratio": target_ratio, "quality": quality})
     if not is_int(epochs, 1):
         raise ParameterError.of("epochs", "compress", "an int of at least 1", epochs)
     Goal(1, max_drop, target_ratio)
     with generators_kept():
         taught = distillation(source) if train is not None and loss is None else loss
-        task = Task(source, Diary(workdir, source, train), train, taught, validate, evaluate, quiet)
+        batches = inputs if train is None else train
+        task = Task(source, Diary(workdir, source, batches), batches, taught, validate, evaluate, quiet)
         if quality is not None:
             return _of_quality(task, quality)
         goal = Goal(_dense_bytes(source), max_drop, target_ratio, _dense_score(task))
@@ -103,9 +108,11 @@ def _check(model: Model, given: Mapping[str, Any]) -> None:
         raise ParameterError(f"compress: {' and '.join(others)} cannot stand beside quality, which says it all")
     if "max_drop" in goals and "validate" not in named:
         raise ParameterError("compress: max_drop limits what the score of a measure loses: give validate=..., model -> float")
+    if {"train", "inputs"} <= named:
+        raise ParameterError("compress: inputs are what is looked at where nothing is trained: give train or inputs, not both")
     if "train" not in named and (others := sorted({"loss", "settings"} & named)):
         raise ParameterError(f"compress: {' and '.join(others)} are of training: give train=... too")
-    if not isinstance(model, nn.Module) and (others := sorted({"train", "validate"} & named)):
+    if not isinstance(model, nn.Module) and (others := sorted({"train", "inputs", "validate"} & named)):
         raise ParameterError(f"compress: {' and '.join(others)} need a model that can run, not a bare state dict")
 
 
@@ -140,7 +147,7 @@ def _untrained(task: Task, goal: Goal) -> Result:
     found = Untrained(task, goal)
     best = found.search()
     why = (*found.reasons(), goal.verdict(best))
-    return explained(found.result(best), str(goal), "Quality", goal.dense_score, found.runs, best.name, *why)
+    return explained(found.result(best), str(goal), found.scale.unit, goal.dense_score, found.runs, best.name, *why)
 
 
 def _trained(task: Task, goal: Goal, epochs: int, settings: Mapping[str, Any]) -> Result:
@@ -149,7 +156,7 @@ def _trained(task: Task, goal: Goal, epochs: int, settings: Mapping[str, Any]) -
     if best is not None:
         result, runs, why = found.result(best), found.runs, [*found.reasons(), goal.verdict(best)]
     else:
-        last = Untrained(task, replace(goal, target_ratio=None))
+        last = Untrained(replace(task, loss=None), replace(goal, target_ratio=None))
         best = last.search()
         result, runs = last.result(best), [*found.runs, *(replace(row, asked=None) for row in last.runs)]
         why = [*found.reasons(), "Each training lost more than it may: rounding without training came last.", goal.verdict(best)]

@@ -8,9 +8,9 @@ from typing import Any
 
 from deepcompress.errors import ParameterError
 from deepcompress.pipeline.stage import Stage
-from deepcompress.pipeline.stages import AffineQuantize, ContextEncode, Lossless, RateRetrain
+from deepcompress.pipeline.stages import AffineQuantize, ContextEncode, Lossless, RateQuantize, RateRetrain
 
-__all__ = ["Plan", "grid_plan", "lossless_plan", "rate_plan"]
+__all__ = ["Plan", "calibrated_plan", "grid_plan", "lossless_plan", "rate_plan"]
 
 Plan = list[tuple[str, Stage]]
 
@@ -41,6 +41,11 @@ def grid_plan(widths: Mapping[str, int]) -> Plan:
     """Rounding without training: weight name -> bits."""
     quantize: Plan = [("quantize", AffineQuantize(bits=dict(widths)))] if widths else []
     return [*quantize, _encode()]
+
+
+def calibrated_plan(bits: float) -> Plan:
+    """So many bits per weight without training, by what the inputs of the run say of the weights."""
+    return [("quantize", RateQuantize(bits=bits)), _encode()]
 
 
 def lossless_plan() -> Plan:

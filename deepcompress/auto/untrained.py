@@ -1,7 +1,8 @@
-"""The search where there is nothing to train on: how much noise the weights may take, judged by a measure or by the file's size.
+"""The search where nothing is trained: how coarse the weights may be, judged by a measure or by the file's size.
 
-Quality is said in half decibels: 20 x log10(weights / noise) = quality / 2, over the network. At 40 the noise is a tenth of the
-weights; 12 more take about a bit more of each weight.
+With inputs, bits per weight are searched, which `RateQuantize` spends where the inputs say that they matter. Without, it is the
+noise that all weights may take. Quality is said in half decibels: 20 x log10(weights / noise) = quality / 2, over the
+network. At 40 the noise is a tenth of the weights; 12 more take about a bit more of each weight.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 
 from deepcompress.auto.allocate import allocate, noise_of, widths_of
 from deepcompress.auto.goal import Goal
-from deepcompress.auto.plans import Plan, grid_plan, lossless_plan
+from deepcompress.auto.plans import Plan, calibrated_plan, grid_plan, lossless_plan
 from deepcompress.auto.task import Asked, Task, explained
 from deepcompress.errors import ParameterError
 from deepcompress.pipeline.pipeline import Result
@@ -20,11 +21,11 @@ from deepcompress.pipeline.stages.chosen import is_int, quantizable
 from deepcompress.pipeline.state import Model, State
 from deepcompress.report.choice import RunRow
 
-__all__ = ["LOSSLESS", "MOST_QUALITY", "Grids", "Untrained"]
+__all__ = ["LOSSLESS", "MOST_QUALITY", "Grids", "Rates", "Untrained"]
 
 LOSSLESS = "lossless"
 MOST_QUALITY = 100
-_UNIT = "Quality"
+_RATES = tuple(round(0.5 * 2 ** (step / 8), 3) for step in range(33))  # bits per weight, 0.5 to 8
 
 
 class Grids:
@@ -34,17 +35,20 @@ class Grids:
         ModelError: weights that are NaN or infinite.
     """
 
+    unit = "Quality"
+    said = "Quality is in half decibels by which the noise of rounding is below the weights, with one price for all layers."
+
     def __init__(self, model: Model) -> None:
         self._widths = widths_of(quantizable(Selection(), State(model), "compress"))
 
-    def turns(self) -> list[int]:
+    def turns(self) -> list[float]:
         """The qualities whose grids are not those of the quality before."""
         found = [allocate(self._widths, _noise(quality)) for quality in range(1, MOST_QUALITY + 1)]
         return [at + 1 for at, chosen in enumerate(found) if not at or chosen != found[at - 1]]
 
-    def plan(self, quality: int) -> Plan:
-        """The stages of this quality, from 1 to 100. Raises ParameterError for another."""
-        chosen = allocate(self._widths, _noise(quality))
+    def plan(self, asked: float) -> Plan:
+        """The stages of this quality, an int from 1 to 100. Raises ParameterError for another."""
+        chosen = allocate(self._widths, _noise(asked))
         return grid_plan({name: width.bits for name, width in chosen.items()})
 
     def explained(self, result: Result, quality: int) -> Result:
@@ -57,19 +61,35 @@ class Grids:
             bits, noise = [width.bits for width in chosen.values()], noise_of(chosen.values())
             below = f"{-10 * math.log10(noise):.1f} dB below the weights" if noise else "none"
             why = f"Layers have grids of {min(bits)} to {max(bits)} bits, by one price for all of them; their noise is {below}."
-        return explained(result, goal, _UNIT, None, [row], row.name, why)
+        return explained(result, goal, self.unit, None, [row], row.name, why)
+
+
+class Rates:
+    """So many bits per weight, spent where inputs say that they matter."""
+
+    unit = "Bits per weight"
+    said = "Levels were chosen for error and bits together, by what the inputs say of the weights; no labels were used."
+
+    def turns(self) -> list[float]:
+        """The bits that are tried."""
+        return list(_RATES)
+
+    def plan(self, asked: float) -> Plan:
+        """The stages of so many bits."""
+        return calibrated_plan(asked)
 
 
 class Untrained:
-    """Grids at several qualities.
+    """One plan at several settings, each of more bytes and less error than the one before.
 
     Args:
-        task, goal: as for `compress`; the goal has a limit, a ratio, or both.
+        task, goal: as for `compress`; the goal has a limit, a ratio, or both. What the task has to train on are inputs, here.
     """
 
     def __init__(self, task: Task, goal: Goal) -> None:
-        self._task, self._goal, self._grids = task, goal, Grids(task.model)
-        self._rows: dict[int, RunRow] = {}
+        self._task, self._goal = task, goal
+        self.scale = Grids(task.model) if task.train is None else Rates()
+        self._rows: dict[float, RunRow] = {}
         self._last: list[RunRow] = []
 
     @property
@@ -78,8 +98,8 @@ class Untrained:
         return [*self._rows.values(), *self._last]
 
     def search(self) -> RunRow:
-        """The best; where every quality loses more than may be lost, what loses nothing."""
-        goal, turns = self._goal, self._grids.turns()
+        """The best; where every setting loses more than may be lost, what loses nothing."""
+        goal, turns = self._goal, self.scale.turns()
         least = 0
         if goal.target_ratio is not None:
             least = max(_first(0, len(turns), lambda at: not goal.reaches(self._row(turns[at]))) - 1, 0)
@@ -92,18 +112,19 @@ class Untrained:
 
     def result(self, best: RunRow) -> Result:
         """The outcome of a run."""
-        plan = lossless_plan() if best.asked is None else self._grids.plan(int(best.asked))
+        plan = lossless_plan() if best.asked is None else self.scale.plan(best.asked)
         return self._task.run(Asked(best.name, best.asked, plan), looks=True)
 
     def reasons(self) -> list[str]:
         """What the search did, a sentence each."""
-        found = "Quality is in half decibels by which the noise of rounding is below the weights, with one price for all layers."
-        return [found, *(["Every quality lost more than it may: nothing is lost instead."] if self._last else [])]
+        lost = ["All of them lost more than they may: nothing is lost instead."] if self._last else []
+        return [self.scale.said, *lost]
 
-    def _row(self, quality: int) -> RunRow:
-        if quality not in self._rows:
-            self._rows[quality] = self._measured(Asked(f"quality {quality}", quality, self._grids.plan(quality)))
-        return self._rows[quality]
+    def _row(self, asked: float) -> RunRow:
+        if asked not in self._rows:
+            name = f"{self.scale.unit.lower()} {asked:g}"
+            self._rows[asked] = self._measured(Asked(name, asked, self.scale.plan(asked)))
+        return self._rows[asked]
 
     def _measured(self, asked: Asked) -> RunRow:
         def measure() -> dict[str, object]:
@@ -113,7 +134,7 @@ class Untrained:
         return self._task.row(asked, **self._task.diary.measured(asked.words, measure))
 
 
-def _noise(quality: int) -> float:
+def _noise(quality: float) -> float:
     """Squared error / squares of the weights, summed over the layers. Raises ParameterError."""
     if not is_int(quality, 1, MOST_QUALITY):
         raise ParameterError.of("quality", "compress", f"an int from 1 to {MOST_QUALITY}", quality)

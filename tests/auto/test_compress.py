@@ -17,7 +17,7 @@ from deepcompress.auto import compress as front
 from deepcompress.errors import ModelError, ParameterError, PipelineError
 from deepcompress.report.report import Report
 from deepcompress.tensors import bundle
-from tests.auto.samples import FAST, Train, accuracy, mlp, net, normed, one_layer
+from tests.auto.samples import FAST, Train, accuracy, data, mlp, net, normed, one_layer
 from tests.pipeline.samples import same_bits
 
 
@@ -73,7 +73,7 @@ def test_where_training_cannot_keep_the_limit_nothing_is_trained() -> None:
     assert loss_of(result, mlp()) <= 0
     choice = result.report.choice
     assert choice is not None
-    assert choice.chosen.startswith(("quality", "lossless"))
+    assert choice.chosen.startswith(("bits per weight", "lossless"))
     assert "Each training lost more than it may: rounding without training came last." in choice.reasons
 
 
@@ -106,6 +106,20 @@ def test_without_training_a_limit_is_kept(make: Callable[[], nn.Module]) -> None
     assert result.report.choice.unit == "Quality"
 
 
+def test_inputs_say_what_matters() -> None:
+    images = data()[0][:512].split(64)
+    blind = dc.compress(mlp(), validate=accuracy, max_drop=0.01)
+    result = dc.compress(mlp(), inputs=images, validate=accuracy, max_drop=0.01)
+    assert loss_of(result, mlp()) <= 0.01
+    assert result.report.file_bytes < 0.8 * blind.report.file_bytes
+    choice = result.report.choice
+    assert choice is not None
+    assert choice.unit == "Bits per weight"
+    assert choice.chosen.startswith("bits per weight ")
+    small = dc.compress(mlp(), inputs=images, target_ratio=12)
+    assert 12 <= small.report.file_ratio < 14
+
+
 def test_without_training_a_ratio_is_reached() -> None:
     for ratio in (3, 9):
         result = dc.compress(mlp().state_dict(), target_ratio=ratio)
@@ -122,7 +136,7 @@ def test_a_limit_that_nothing_keeps_leaves_everything() -> None:
     assert same_bits(result.model, before)
     assert result.report.choice is not None
     assert result.report.choice.chosen == "lossless"
-    assert "Every quality lost more than it may: nothing is lost instead." in result.report.choice.reasons
+    assert "All of them lost more than they may: nothing is lost instead." in result.report.choice.reasons
 
 
 def test_more_quality_is_a_larger_file_of_less_error() -> None:
@@ -226,6 +240,7 @@ def test_a_finished_search_is_there_at_once(tmp_path: Path, monkeypatch: pytest.
         ({"max_drop": 0.01}, "compress: max_drop limits what the score of a measure loses: give validate="),
         ({"quality": 50, "target_ratio": 3}, "compress: target_ratio cannot stand beside quality, which says it all"),
         ({"quality": 50, "train": []}, "compress: train cannot stand beside quality"),
+        ({"inputs": [], "train": [], "target_ratio": 3}, "give train or inputs, not both"),
         ({"quality": 0}, "'quality' parameter of compress must be an int from 1 to 100. Got 0 instead"),
         ({"quality": 50.5}, "'quality' parameter of compress must be an int from 1 to 100"),
         ({"target_ratio": 3, "settings": {"lr": 1.0}}, "compress: settings are of training: give train=... too"),
