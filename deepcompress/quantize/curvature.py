@@ -25,6 +25,7 @@ from deepcompress.quantize.watching import call_with, evaluating, first_tensor
 from deepcompress.tensors.wrappers import as_written, bare
 
 _PLACES = 1 << 14  # of one call, whose second moments are taken
+_MOST_COLUMNS = 8_192  # of a weight whose second moments are taken: they are half a gigabyte there, and grow with the square
 _FLOOR = 1e-4  # of the mean sensitivity: what looks like no effect on few inputs has one on others
 
 
@@ -37,7 +38,8 @@ class Curvature:
     Attributes:
         sensitivity: (rows,) float64, above zero.
         moments: (groups, columns, columns) float64, the mean products of what a row is multiplied by; rows / groups rows that
-            follow each other have one matrix in common. None: changes of a row's weights do not add up or cancel.
+            follow each other have one matrix in common. None: changes of a row's weights do not add up or cancel, or rows are so
+            long (above 8,192) that it is not asked.
     """
 
     sensitivity: Tensor
@@ -156,7 +158,9 @@ class _Moments:
     def watch(self, model: nn.Module, hooks: ExitStack) -> None:
         for module in model.modules():
             name = self._names.get(id(getattr(module, "weight", None)))
-            if name is not None and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+            if name is None or not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+                continue
+            if module.weight[0].numel() <= _MOST_COLUMNS:
                 hooks.callback(module.register_forward_pre_hook(self._on_call(name), with_kwargs=True).remove)
 
     def of(self, name: str) -> Tensor | None:

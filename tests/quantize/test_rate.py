@@ -196,6 +196,14 @@ def test_weights_that_no_output_depends_on_have_no_curvature() -> None:
         measure_curvature(model, weights, [torch.randn(4, 3)], limit=1)
 
 
+def test_long_rows_have_no_moments() -> None:
+    short, long = nn.Linear(8_192, 1), nn.Linear(8_193, 1)
+    for module, known in ((short, True), (long, False)):
+        found = measure_curvature(module, {"w": module.weight}, [torch.randn(2, module.in_features)], limit=1)["w"]
+        assert (found.moments is not None) == known
+        assert RateLayer("w", module.weight.detach(), Curvature(found.sensitivity), None, 127).at(1e-6).levels.any()
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)).train()
     model[0].weight.requires_grad_(False)
