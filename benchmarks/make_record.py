@@ -164,7 +164,8 @@ def main(arguments: list[str] | None = None) -> None:
         if options.record:
             keep_choice(options.out / "choices.json", facts)
     else:
-        sources = {"dense_file": _source(options.dense), "teacher_file": _source(options.dense if teacher is dense else options.teacher)}
+        taught_by = options.dense if teacher is dense else options.teacher
+        sources = {"dense_file": _source(options.dense), "teacher_file": _source(taught_by)}
         write_record(options.out, file, {**facts, **sources, "pipeline": recipe.pipeline.config(), "machine": machine()})
     print(json.dumps(facts), flush=True)
 
