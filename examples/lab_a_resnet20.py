@@ -26,7 +26,7 @@ import torch
 from _common import RESULTS, accuracy_on
 from _data import Batches
 from _lab import Lab, as_data, run_lab
-from resnet20_cifar10 import PIPELINE, distillation, load_checkpoint
+from resnet20_cifar10 import PIPELINE, load_checkpoint
 from torch import nn
 
 import deepcompress as dc
@@ -229,7 +229,7 @@ def part_a4(lab: Lab) -> None:
         lab.step("A4 ours", lambda: _from_file(RESULTS / "resnet20_cifar10.dcz", score, score(model)))
         return
     ours = dc.Pipeline.from_config(_shortened(PIPELINE, lab))
-    lab.step("A4 ours", lambda: _whole(ours.run(model, train=batches(lab), evaluate=score, loss=distillation(model))),
+    lab.step("A4 ours", lambda: _whole(ours.run(model, train=batches(lab), evaluate=score, loss=dc.distillation(model))),
              epochs=lab.epochs(14), of=14, start=origin(lab))  # fmt: skip
 
 

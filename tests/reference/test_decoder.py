@@ -193,7 +193,7 @@ class TestWholeFile:
             b"\xdcDCZ\1\0\0\0",
             build(Parts([raw()], head=b"\x89DCZ\1\0\0\0")),
             build(Parts([raw()], head=b"\xdcDCZ\2\0\0\0")),
-            build(Parts([raw()], head=b"\xdcDCZ\1\0\2\0")),
+            build(Parts([raw()], head=b"\xdcDCZ\1\0\4\0")),
             build(Parts([raw()], wrong_crc=1)),
             build(Parts([raw()], wrong_sum=1)),
             build(Parts([raw()], extra_payload=b"\0")),

@@ -110,7 +110,9 @@ def compare_all(data: bytes) -> None:
 
 
 def for_the_cpu(record: TensorRecord) -> bool:
-    """Planes and unknown codecs, and nonzeros that are longer than any integer."""
+    """Constants, planes and unknown codecs, and nonzeros that are longer than any integer."""
+    if record.constant is not None:
+        return True
     longest = record.sparse is not None and record.dtype == "complex128"
     return record.values is not None and (record.values.codec > layout.CODEC_HUFFMAN or longest)
 
