@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepcompress.container import layout
@@ -96,6 +96,7 @@ def test_ties() -> None:
         TensorRecord("x", "uint8", (3,), "uint8").pack(0)
 
 
+@settings(deadline=None)  # kernels may have to be compiled
 @given(
     st.tuples(st.lists(records(), max_size=4), st.just(layout.ONE_OFFSET_USED))
     | st.tuples(st.lists(compact_records(), max_size=4), st.just(layout.COMPACT)),
