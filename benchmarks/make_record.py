@@ -20,6 +20,7 @@ import argparse
 import hashlib
 import json
 import logging
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -236,4 +237,7 @@ def write_record(out: Path, file: bytes, facts: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except dc.DeepCompressError as error:
+        sys.exit(f"make_record.py: error: {error}")

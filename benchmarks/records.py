@@ -223,7 +223,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
             drawn.append(folder / f"frontier_{network}.png")
             with picture(drawn[-1], size=(7.6, 4.2)) as (axes,):
                 labels = {"xlabel": "Bytes of the file", "ylabel": "Accuracy on the test images", "title": network}
-                lines(axes, series, percent=True, marks=True, **labels)
+                lines(axes, series, percent=True, joined=False, **labels)  # each point is a file of its own
                 _logarithmic(axes)
     return drawn
 
@@ -245,7 +245,9 @@ def _logarithmic(axes: Any) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    low, high = axes.get_xlim()
+    near, far = (1, 1.2, 1.4, 1.6, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5)
+    axes.xaxis.set_major_locator(LogLocator(subs=near if high < 3 * low else far))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -314,4 +316,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except dc.DeepCompressError as error:
+        sys.exit(f"records.py: error: {error}")

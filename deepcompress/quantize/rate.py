@@ -68,15 +68,11 @@ class RateLayer:
         self.shape, self.dtype, self.most = tuple(weight.shape), dtype_name(weight), most
         rows = rows_of(weight.detach().float().cpu())
         self._sensitivity = curvature.sensitivity.cpu().numpy().astype(np.float64)
-        groups = 1 if curvature.moments is None else len(curvature.moments)
         self._order, self._factors = _factors(name, curvature.moments, rows.shape[1])
-        place = np.repeat(self._order, len(rows) // groups, axis=0)  # of each row
-        self._back = np.argsort(place, axis=1)
-        self._rows = np.take_along_axis(rows.numpy(), place, 1)
-        mask = np.ones(self._rows.shape, bool) if kept is None else rows_of(kept).cpu().numpy()
-        self._kept = np.take_along_axis(mask, place, 1)
-        self._place = place
-        pivots = self._factors[:, np.arange(rows.shape[1]), np.arange(rows.shape[1])] if curvature.moments is not None else 1.0
+        self._back = np.argsort(self._order, axis=1)
+        self._rows = _taken(rows.numpy(), self._order)
+        self._kept = np.ones(rows.shape, bool) if kept is None else _taken(rows_of(kept).cpu().numpy(), self._order)
+        pivots = self._factors.diagonal(axis1=1, axis2=2)
         self.curvature = float(np.exp(np.mean(np.log(self._sensitivity)) - 2 * np.mean(np.log(pivots))))
         self._largest = float(np.abs(self._rows).max(initial=0.0))
 
@@ -85,8 +81,9 @@ class RateLayer:
         return self.curvature * float(np.square(self._rows, dtype=np.float64).mean())
 
     def step_at(self, price: float) -> Array:
-        """The grid's step, (1,), in a type that the file may store; the narrowest that is as good."""
-        step = max(math.sqrt(_COARSE * 6 * price / (math.log(2) * self.curvature)), self._largest / self.most)
+        """The grid's step, (1,), in a type that the file may store; the narrowest that is as good. None is beyond the weights."""
+        step = math.sqrt(_COARSE * 6 * price / (math.log(2) * self.curvature))
+        step = min(max(step, self._largest / self.most), self._largest)
         types: tuple[str, ...] = ("bfloat16",) if self.dtype == "bfloat16" else STORAGE_TYPES[self.dtype]
         rounded = [round_to_type(np.array([step]), name) for name in types]
         found: Array = next((one for one in rounded if abs(float(one[0]) - step) <= 0.001 * step), rounded[-1])
@@ -102,7 +99,7 @@ class RateLayer:
         return RateLevels(np.ascontiguousarray(self._in_place(levels)), stored, self._costs(levels).total)
 
     def _in_place(self, levels: Array) -> Array:
-        return np.take_along_axis(levels, self._back, 1).reshape(self.shape)
+        return _taken(levels, self._back).reshape(self.shape)
 
     def _costs(self, levels: Array) -> LevelCosts:
         return level_costs(torch.from_numpy(np.abs(self._in_place(levels))), self.most)
@@ -110,8 +107,8 @@ class RateLayer:
     def _assigned(self, step: float, price: float, costs: LevelCosts) -> Array:
         levels: Array = np.zeros(self._rows.shape, np.int16)
         sizes = costs.sizes.numpy().astype(np.float64) * price
-        extra = np.broadcast_to((costs.nonzero * price).numpy(), self.shape).reshape(levels.shape)
-        extra = np.ascontiguousarray(np.take_along_axis(extra, self._place, 1), np.float64)
+        extra = np.broadcast_to((costs.nonzero * price).double().numpy(), self.shape).reshape(levels.shape)
+        extra = _taken(extra, self._order)
         in_group = len(levels) // len(self._factors)
 
         def work(start: int, stop: int) -> None:
@@ -148,6 +145,12 @@ def levels_for_bits(layers: Mapping[str, RateLayer], bits: float) -> tuple[dict[
     if best is None:
         raise ModelError("there are no weights to choose levels for")
     return best[1], best[2]
+
+
+def _taken(matrix: Array, order: NDArray[np.int64]) -> Array:
+    """Columns of a matrix in an order, (groups, columns), that rows of a group have in common."""
+    grouped = matrix.reshape(len(order), -1, matrix.shape[1])
+    return np.ascontiguousarray(np.take_along_axis(grouped, order[:, None], 2).reshape(matrix.shape))
 
 
 def _factors(name: str, moments: Tensor | None, columns: int) -> tuple[NDArray[np.int64], Array]:

@@ -69,22 +69,25 @@ def picture(path: str | Path, columns: int = 1, rows: int = 1, *, size: tuple[fl
 
 
 def lines(
-    axes: Axes, series: Series, *, xlabel: str, ylabel: str, title: str = "", percent: bool = False, marks: bool | None = None
-) -> None:
+    axes: Axes, series: Series, *, xlabel: str, ylabel: str, title: str = "", percent: bool = False, marks: bool | None = None,
+    joined: bool = True,
+) -> None:  # fmt: skip
     """Curves with a legend.
 
     Args:
         series: name -> (x, y), each shape (n,).
         percent: y is a share in [0, 1], shown in per cent.
         marks: a marker per point; where None, on curves of at most 30 points.
+        joined: by a line, point after point; else there are markers alone.
     """
     from matplotlib.ticker import MaxNLocator
 
     looks = zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_DASHES), strict=False)
     for (name, (x, y)), (colour, marker, dashes) in zip(series.items(), looks, strict=False):
-        few = len(np.atleast_1d(np.asarray(x))) <= 30 if marks is None else marks
-        style: Any = {"marker": marker, "markersize": 4.5} if few else {}
-        axes.plot(np.asarray(x), np.asarray(y), label=name, color=colour, linestyle=dashes, linewidth=1.7, **style)
+        few = not joined or (len(np.atleast_1d(np.asarray(x))) <= 30 if marks is None else marks)
+        style: Any = {"linestyle": dashes if joined else "none", "linewidth": 1.7}
+        style |= {"marker": marker, "markersize": 4.5} if few else {}
+        axes.plot(np.asarray(x), np.asarray(y), label=name, color=colour, **style)
     if any(series):
         axes.legend(**{"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(series) > _LEGEND_WITHIN else {})
     if all(np.equal(np.mod(np.asarray(x, dtype=float), 1), 0).all() for x, _ in series.values()):

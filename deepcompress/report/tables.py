@@ -217,7 +217,7 @@ def choice_table(report: Report) -> Table | None:
         return None
     share = text.scores_are_shares([choice.dense_score, *(run.score for run in choice.runs)])
     columns = (
-        Column("Tried", left=True), Column(choice.unit), Column("Epochs"), Column("Bytes"), Column("File ratio"),
+        Column("Tried", left=True), Column(f"{choice.unit}, asked"), Column("Epochs"), Column("Bytes"), Column("File ratio"),
         Column("Accuracy" if share else "Score"), Column("Change"),
     )  # fmt: skip
     dense = RunRow(name="as it came", asked=None, epochs=None, file_bytes=report.dense_bytes, score=choice.dense_score)

@@ -13,20 +13,26 @@ from deepcompress.tensors.elements import Array, numpy_dtype, round_to_bfloat16,
 
 __all__ = ["constant_record"]
 
+_FEW = 64
+
 
 def constant_record(name: str, tensor: DenseTensor | CompressedTensor | AffineTensor) -> TensorRecord | None:
     """The record of a tensor whose elements are equal in every bit; None of others, and of one without elements."""
     if isinstance(tensor, DenseTensor):
         flat, stored = np.ascontiguousarray(tensor.elements).reshape(-1), tensor.stored
-    elif (tensor.symbols == tensor.symbols[:1]).all():
+    elif _are_equal(tensor.symbols[:, None]):
         flat, stored = np.ascontiguousarray(tensor.to_dense()).reshape(-1), tensor.dtype
     else:
         return None
-    rows = flat.view(np.uint8).reshape(len(flat), DTYPE_OF_NAME[stored].itemsize)
-    if not len(flat) or (rows != rows[0]).any():
+    if not len(flat) or not _are_equal(flat.view(np.uint8).reshape(len(flat), DTYPE_OF_NAME[stored].itemsize)):
         return None
     stored, value = _narrowest(flat[:1], stored, tensor.dtype)
     return TensorRecord(name, tensor.dtype, tensor.shape, stored, layout.MAP_CONSTANT, constant=value)
+
+
+def _are_equal(rows: Array) -> bool:
+    """Whether all rows are as the first; a few tell it of most tensors."""
+    return not (rows[:_FEW] != rows[:1]).any() and not (rows[_FEW:] != rows[:1]).any()
 
 
 def _narrowest(value: Array, stored: str, dtype: str) -> tuple[str, bytes]:

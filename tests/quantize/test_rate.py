@@ -125,6 +125,14 @@ def test_steps_are_of_a_type_that_the_file_holds(dtype: str) -> None:
     assert float(tiny[0]) > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_no_step_is_beyond_the_weights(dtype: torch.dtype) -> None:
+    weight = (torch.randn(4, 4) * 1e4).to(dtype)
+    found = layer(weight).at(1e30)
+    assert not found.levels.any()
+    assert float(found.step[0]) <= 1.001 * float(weight.abs().max())
+
+
 def test_second_moments_without_an_inverse() -> None:
     inputs = torch.zeros(10, 6)
     inputs[:, 0] = torch.randn(10)

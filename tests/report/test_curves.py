@@ -27,6 +27,12 @@ def test_lines_draw_each_series_with_its_name(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_points_that_are_no_curve_are_not_joined(tmp_path: Path) -> None:
+    with picture(tmp_path / "points.png") as (axes,):
+        lines(axes, {"files": ([1, 1, 2], [0.5, 0.6, 0.7])}, xlabel="Bytes", ylabel="Accuracy", joined=False)
+        assert [(line.get_linestyle(), line.get_marker()) for line in axes.get_lines()] == [("None", "o")]
+
+
 def test_whole_numbers_get_whole_ticks(tmp_path: Path) -> None:
     with picture(tmp_path / "a.png", 2) as (epochs, rates):
         lines(epochs, {"a": ([1, 2], [0.1, 0.2])}, xlabel="Epoch", ylabel="Loss")

@@ -18,10 +18,10 @@ from deepcompress.pipeline.state import Context, State
 from deepcompress.quantize.gridding import Gridded, GridKind, share_levels, values_on
 from deepcompress.quantize.norms import FoldedNorm, fold_statistics, running_norms, write_folded
 from deepcompress.tensors.elements import dtype_name
+from deepcompress.tensors.model import INFERENCE
 
 _HALVED = 30_000  # no step is longer than twice that, which half precision still holds
 _TOLERATED = 1.1  # by so much more a step in half precision may err: it is chance where the levels of few values lie
-_WHAT = "for inference: batch norm statistics are folded into scale and shift"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,4 +111,4 @@ def _notes(folded: int, all_of_them: int) -> tuple[str, ...]:
         return ("there are no norms with running statistics",)
     left = all_of_them - folded
     kept = f"; {left} of {all_of_them} norms keep theirs" if left else ""
-    return (f"{_WHAT}{kept}",) if folded else (f"none of {all_of_them} norms can be folded",)
+    return (f"{INFERENCE} into scale and shift{kept}",) if folded else (f"none of {all_of_them} norms can be folded",)
